@@ -1,0 +1,162 @@
+"""The folder of an experiment: results.jsonl, and a file of curves for every trial.
+
+Nothing is ever half-written: whole files are put in place by a rename, and a row is one flushed line,
+appended after the trial's curves are safe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from multirate.lab.results import Outcome, Trial, TrialResult
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class StorageError(Exception):
+    """The folder cannot be read or written; the message says where and what to do."""
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file completely or not at all."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes private files; results are for everyone whom the folder is for.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class Storage:
+    """Reads and writes an experiment's folder.
+
+    Args:
+        folder: The folder; it is made when something is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows_path = folder / "results.jsonl"
+        self._plan_path = folder / "experiment.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against a second writer.
+
+        Raises:
+            StorageError: If another process holds it, or the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stream = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
+        with stream:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise StorageError(
+                        f"another run is writing to {self.folder}: wait for it, or choose another folder"
+                    ) from error
+            yield
+
+    def results(self) -> list[TrialResult]:
+        """Return the finished trials in the order in which they finished.
+
+        A last line without an end was cut off by a crash: it is passed over, and the next `add` removes it.
+
+        Raises:
+            StorageError: If a line cannot be read.
+        """
+        results = []
+        for number, line in enumerate(self._complete_lines(), start=1):
+            try:
+                results.append(TrialResult.from_json(line))
+            except ValueError as error:
+                raise StorageError(
+                    f"{self.rows_path}, line {number}: {error}. Remove the line or choose another folder."
+                ) from error
+        return results
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep a finished trial: first its curves, then its row.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        try:
+            curves = json.dumps(outcome.curves, allow_nan=False)
+            write_whole(self._curves_path(outcome.result.trial), curves)
+            self._append(outcome.result.to_json() + "\n")
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def curves(self, trial: Trial) -> dict[str, Any]:
+        """Return the curves of a finished trial.
+
+        Raises:
+            StorageError: If they are missing or damaged.
+        """
+        path = self._curves_path(trial)
+        try:
+            curves: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"cannot read the curves of {trial} in {path}: {error}") from error
+        return curves
+
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Keep what was asked for last: it gives reports their order and their baseline."""
+        write_whole(self._plan_path, json.dumps(plan, indent=2) + "\n")
+
+    def plan(self) -> dict[str, Any]:
+        """Return what was asked for last, or an empty dictionary."""
+        try:
+            plan: dict[str, Any] = json.loads(self._plan_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return plan
+
+    def _curves_path(self, trial: Trial) -> Path:
+        return self.folder / "trials" / f"{trial.stem}.json"
+
+    def _complete_lines(self) -> list[str]:
+        try:
+            text = self.rows_path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise StorageError(f"cannot read {self.rows_path}: {error}") from error
+        return text.split("\n")[:-1]
+
+    def _append(self, line: str) -> None:
+        with self.rows_path.open("a+b") as stream:
+            stream.seek(0)
+            # A line that a crash cut off must not swallow the one that follows.
+            stream.truncate(stream.read().rfind(b"\n") + 1)
+            stream.write(line.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,9 @@
+"""What every test shares."""
+
+import os
+
+import torch
+
+# The test processes share the cores already: more threads in each only make them wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
