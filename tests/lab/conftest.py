@@ -16,9 +16,7 @@ def invoke():
     """Run `multirate` with some words; an error that is not told as one is raised here."""
 
     def run(*words):
-        return CliRunner().invoke(
-            commands.command_line, [str(word) for word in words], catch_exceptions=False
-        )
+        return CliRunner().invoke(commands.command_line, [str(word) for word in words], catch_exceptions=False)
 
     return run
 

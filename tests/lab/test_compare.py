@@ -54,9 +54,7 @@ def test_a_comparison_leaves_rows_curves_pictures_a_page_and_a_table(invoke, tmp
         assert 0 < row["test_loss"] < 2.3
         assert 0.5 < row["test_accuracy"] <= 1
         assert row["seconds"] > 0
-        assert row["command"].startswith(
-            "multirate compare --task digits/ffnn --optimizers adam,adam-cam-hd,"
-        )
+        assert row["command"].startswith("multirate compare --task digits/ffnn --optimizers adam,adam-cam-hd,")
         assert row["versions"].keys() == {"python", "torch", "multirate"}
         assert "core" in row["hardware"]
         assert "revision" in row
@@ -97,9 +95,7 @@ def test_finished_trials_are_not_run_again(invoke, tmp_path, monkeypatch):
     }  # fmt: skip
     assert len(rows(tmp_path)) == 4
 
-    monkeypatch.setattr(
-        compare_module, "run_trials", lambda trials, **_: pytest.fail("ran again") if trials else []
-    )
+    monkeypatch.setattr(compare_module, "run_trials", lambda trials, **_: pytest.fail("ran again") if trials else [])
     again = invoke("compare", "--optimizers", "adam,sgdn", "--seeds", 2, "--out", tmp_path, *SHORT)
     assert again.exit_code == 0, again.output
     assert "4 finished trials are kept" in again.output
@@ -120,9 +116,7 @@ def test_processes_give_the_same_numbers_as_one(invoke, tmp_path):
     assert done.exit_code == 0, done.output
 
     def numbers(folder):
-        return {
-            row["optimizer"]: (row["test_loss"], row["test_accuracy"], row["steps"]) for row in rows(folder)
-        }
+        return {row["optimizer"]: (row["test_loss"], row["test_accuracy"], row["steps"]) for row in rows(folder)}
 
     assert numbers(tmp_path / "one") == numbers(tmp_path / "two")
 
@@ -185,10 +179,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(invoke, tmp_path, mo
 
 
 def test_trials_of_other_lengths_or_settings_do_not_mix(invoke, tmp_path, monkeypatch):
-    assert (
-        invoke("compare", "--optimizers", "sgdn", "--seeds", 1, "--out", tmp_path, "--epochs", 1).exit_code
-        == 0
-    )
+    assert invoke("compare", "--optimizers", "sgdn", "--seeds", 1, "--out", tmp_path, "--epochs", 1).exit_code == 0
     other = invoke("compare", "--optimizers", "adam", "--seeds", 1, "--out", tmp_path, "--epochs", 2)
     assert other.exit_code == 1
     assert "sgdn seed 0 over 1 epochs, not 2" in other.output

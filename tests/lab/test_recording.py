@@ -49,9 +49,7 @@ def test_rates_of_a_layer_are_averaged_over_its_elements(model):
 
 
 def test_rates_of_other_optimizers_come_from_their_groups(model):
-    optimizer = torch.optim.SGD(
-        [{"params": [model.scale], "lr": 0.2}, {"params": model.first.parameters()}], lr=0.1
-    )
+    optimizer = torch.optim.SGD([{"params": [model.scale], "lr": 0.2}, {"params": model.first.parameters()}], lr=0.1)
     recorder = Recorder(model, optimizer)
     recorder.record(0)
     optimizer.param_groups[0] |= {"d": 10.0}

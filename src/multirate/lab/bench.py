@@ -101,8 +101,7 @@ class _Contestant:
         generator = torch.Generator().manual_seed(SEED)
         self.entry = entry
         self.parameters = {
-            name: nn.Parameter(0.05 * torch.randn(*shape, generator=generator))
-            for name, shape in shapes.items()
+            name: nn.Parameter(0.05 * torch.randn(*shape, generator=generator)) for name, shape in shapes.items()
         }
         self.optimizer = entry.build(self.parameters.items(), entry.settings)
         if hasattr(self.optimizer, "train"):

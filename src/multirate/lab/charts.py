@@ -118,9 +118,7 @@ def rates_chart(runs: Runs) -> Chart:
         "Learning rate of every layer",
         "The rate really applied, averaged over the layer's elements; geometric mean over seeds, the band "
         "reaches from the lowest seed to the highest. All panels share one scale.",
-        tuple(
-            Panel(name, "step", "learning rate", lines, log_y=True, y_range=limits) for name, lines in panels
-        ),
+        tuple(Panel(name, "step", "learning rate", lines, log_y=True, y_range=limits) for name, lines in panels),
         one_scale=True,
     )
 

@@ -61,17 +61,13 @@ def command_line() -> None:
     show_default=True, metavar="NAMES", help="Optimizers, separated by commas; the first is the baseline.",
 )  # fmt: skip
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds 0 to N-1.")
-@click.option(
-    "--epochs", type=click.IntRange(min=1), help="Epochs of every trial.  [default: the task's own]"
-)
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every trial.  [default: the task's own]")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at a time.")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True,
     help="Folder for the results. Trials that it holds already are kept.",
 )  # fmt: skip
-def compare(
-    tasks: list[str], optimizers: list[str], seeds: int, epochs: int | None, jobs: int, out: Path
-) -> None:
+def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | None, jobs: int, out: Path) -> None:
     """Train every optimizer on every task with several seeds, and report.
 
     Every finished trial is one line of results.jsonl in the folder; running the same command again goes on
@@ -116,12 +112,8 @@ def list_() -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("results/speed"),
     show_default=True, help="Folder for speed.json and speed.md.",
 )  # fmt: skip
-@click.option(
-    "--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="Rounds that count."
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: torch's own choice]"
-)
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="Rounds that count.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: torch's own choice]")
 @click.option(
     "--optimizers", cls=NamesOption, registry=CANDIDATES, default=[",".join(CANDIDATES)], show_default=True,
     metavar="NAMES", help="What to measure, separated by commas.",
@@ -134,9 +126,7 @@ def bench(out: Path, rounds: int, threads: int | None, optimizers: list[str]) ->
     console = open_console()
     entries = [CANDIDATES[name] for name in optimizers if CANDIDATES[name].installed]
     if missing := [name for name in optimizers if not CANDIDATES[name].installed]:
-        console.print(
-            f"Left out: {', '.join(missing)}.", escape("pip install 'multirate[bench]' brings them.")
-        )
+        console.print(f"Left out: {', '.join(missing)}.", escape("pip install 'multirate[bench]' brings them."))
     if not entries:
         raise click.ClickException("nothing is left to measure")
     if threads is not None:

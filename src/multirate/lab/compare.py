@@ -81,9 +81,7 @@ def run_comparison(comparison: Comparison, console: Console) -> list[Failure]:
         return _run(waiting, comparison, storage, console)
 
 
-def _run(
-    trials: Sequence[Trial], comparison: Comparison, storage: Storage, console: Console
-) -> list[Failure]:
+def _run(trials: Sequence[Trial], comparison: Comparison, storage: Storage, console: Console) -> list[Failure]:
     finished = 0
 
     def on_outcome(outcome: Outcome) -> None:
@@ -102,14 +100,11 @@ def _sentence(result: TrialResult) -> str:
     if result.test_loss is None or result.test_accuracy is None:
         return f"{result.trial}: diverged after {result.steps} steps"
     return (
-        f"{result.trial}: test loss {result.test_loss:.4f}, accuracy {result.test_accuracy:.2%}, "
-        f"{result.seconds:.1f} s"
+        f"{result.trial}: test loss {result.test_loss:.4f}, accuracy {result.test_accuracy:.2%}, {result.seconds:.1f} s"
     )
 
 
-def _refuse_other_protocols(
-    trials: Sequence[Trial], finished: Sequence[TrialResult], storage: Storage
-) -> None:
+def _refuse_other_protocols(trials: Sequence[Trial], finished: Sequence[TrialResult], storage: Storage) -> None:
     """Keep trials of different lengths or settings out of one table."""
     epochs = {trial.task: trial.epochs for trial in trials}
     settings = {(trial.task, trial.optimizer): _plain(trial_settings(trial)) for trial in trials}
@@ -136,6 +131,4 @@ def _say_kept(console: Console, storage: Storage, kept: Sequence[TrialResult]) -
     trials = "1 finished trial is" if len(kept) == 1 else f"{len(kept)} finished trials are"
     console.print(f"{trials} kept from {escape(str(storage.folder))}.", highlight=False)
     if any(result.revision != revision() for result in kept):
-        console.print(
-            "Some were made by another revision of the code; a new --out runs them anew.", style="yellow"
-        )
+        console.print("Some were made by another revision of the code; a new --out runs them anew.", style="yellow")

@@ -40,9 +40,7 @@ class Dataset:
             ("test", self.test_inputs, self.test_targets),
         ):
             if targets.ndim != 1 or len(inputs) != len(targets) or len(targets) == 0:
-                raise ValueError(
-                    f"{part} data: {tuple(inputs.shape)} inputs do not fit {tuple(targets.shape)} targets"
-                )
+                raise ValueError(f"{part} data: {tuple(inputs.shape)} inputs do not fit {tuple(targets.shape)} targets")
             if int(targets.min()) < 0 or int(targets.max()) >= self.classes:
                 raise ValueError(f"{part} data: targets must lie in 0..{self.classes - 1}")
         if self.train_inputs.shape[1:] != self.test_inputs.shape[1:]:

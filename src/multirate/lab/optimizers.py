@@ -47,9 +47,7 @@ class OptimizerEntry:
         """Whether that package is there."""
         return importlib.util.find_spec(self.package) is not None
 
-    def build(
-        self, parameters: Iterable[tuple[str, nn.Parameter]], settings: Settings
-    ) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[tuple[str, nn.Parameter]], settings: Settings) -> torch.optim.Optimizer:
         """Construct the optimizer.
 
         Args:

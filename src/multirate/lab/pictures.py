@@ -50,9 +50,7 @@ def draw_png(chart: Chart, subject: str) -> bytes:
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2 * columns, 3.3 * rows + 1.0), layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(
-            _plain(f"{chart.title} – {subject}"), x=0.008, ha="left", fontsize=14, fontweight="bold"
-        )
+        figure.suptitle(_plain(f"{chart.title} – {subject}"), x=0.008, ha="left", fontsize=14, fontweight="bold")
         axes = figure.subplots(rows, columns, squeeze=False, sharey=chart.one_scale).flatten()
         for axis, panel in zip(axes, chart.panels, strict=False):
             _draw_panel(axis, panel)
@@ -61,9 +59,7 @@ def draw_png(chart: Chart, subject: str) -> bytes:
         for unused in axes[len(chart.panels) :]:
             unused.set_visible(False)
         handles = {str(line.get_label()): line for axis in axes for line in axis.lines}
-        figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 6)
-        )
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 6))
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=150)
     return stream.getvalue()

@@ -69,10 +69,7 @@ def _edge(line: Line) -> Scatter:
     """Return the band as one closed outline."""
     band = line.band
     # On a logarithmic axis an edge at or below zero would tear the outline.
-    low = [
-        max(low, 1e-3 * center) if center > 0 else low
-        for low, center in zip(band.low, band.center, strict=True)
-    ]
+    low = [max(low, 1e-3 * center) if center > 0 else low for low, center in zip(band.low, band.center, strict=True)]
     return Scatter(
         x=[*band.x, *reversed(band.x)],
         y=[*band.high, *reversed(low)],

@@ -85,9 +85,7 @@ class Recorder:
         """Mean applied rate of every parameter tensor."""
         if isinstance(self._optimizer, LearnsRates):
             applied = self._optimizer.applied_rates()
-            return {
-                name: float(applied[name].double().mean()) for name in self._parameters if name in applied
-            }
+            return {name: float(applied[name].double().mean()) for name in self._parameters if name in applied}
         names = {id(parameter): name for name, parameter in self._parameters.items()}
         return {
             names[id(parameter)]: _group_rate(group)

@@ -77,7 +77,5 @@ def registry_tables() -> Iterable[Table]:
         optimizers.add_column(heading, no_wrap=heading == "name")
     for entry in OPTIMIZERS.values():
         cure = f"pip install 'multirate[{entry.extra}]'"
-        optimizers.add_row(
-            entry.name, entry.description, entry.citation, "yes" if entry.installed else escape(cure)
-        )
+        optimizers.add_row(entry.name, entry.description, entry.citation, "yes" if entry.installed else escape(cure))
     yield optimizers

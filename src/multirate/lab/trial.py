@@ -159,9 +159,7 @@ class _Run:
 def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
     """Return the mean loss and the accuracy (0 to 1) of a model in evaluation mode."""
     loss, right = 0.0, 0
-    for some_inputs, some_targets in zip(
-        inputs.split(EVALUATION_BATCH), targets.split(EVALUATION_BATCH), strict=True
-    ):
+    for some_inputs, some_targets in zip(inputs.split(EVALUATION_BATCH), targets.split(EVALUATION_BATCH), strict=True):
         scores = model(some_inputs)
         loss += float(F.cross_entropy(scores, some_targets, reduction="sum"))
         right += int((scores.argmax(dim=1) == some_targets).sum())

@@ -1,0 +1,16 @@
+"""Measure and apply, at several speeds; this file alone chooses which."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from multirate.kernels import foreach, reference
+from multirate.kernels.batch import DIRECTION, TRACE, Batch, Measured, arithmetic_dtype
+
+
+def choose(batch: Batch) -> ModuleType:
+    """The kernel of a batch: ``reference`` when its group says ``foreach=False``, else ``foreach``."""
+    return reference if batch.options.get("foreach") is False else foreach
+
+
+__all__ = ["DIRECTION", "TRACE", "Batch", "Measured", "arithmetic_dtype", "choose"]

@@ -1,0 +1,82 @@
+"""The tensors one kernel call works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multirate.levels.cells import Cells
+from multirate.rules import Rule
+
+DIRECTION = "previous_direction"
+TRACE = "trace"
+
+
+@dataclass
+class Batch:
+    """Parameters of one group, type and device, with what belongs to them; complex numbers as pairs of reals.
+
+    Attributes:
+        rule: The rule that moves them.
+        options: Options of their param group.
+        index: Their positions among all parameters of the optimizer.
+        cells: How each falls into cells.
+        parameters: The parameters, to be changed in place.
+        gradients: Their gradients, never changed.
+        state: Elementwise state by name, each a list parallel to ``parameters``.
+        elementwise: Whether there is a rate per element.
+        horizon: Decay ρ of the trace the gradient is compared with; 0 compares with the last direction.
+        norms: Whether squared norms are measured too.
+        complex_pairs: Whether the last dimension holds the two parts of complex numbers.
+    """
+
+    rule: Rule
+    options: Mapping[str, Any]
+    index: list[int]
+    cells: list[Cells]
+    parameters: list[Tensor]
+    gradients: list[Tensor]
+    state: dict[str, list[Tensor]]
+    elementwise: bool
+    horizon: float
+    norms: bool
+    complex_pairs: bool
+
+    @property
+    def reference_state(self) -> str | None:
+        """State the gradient is compared with, or ``None`` when the last direction is rebuilt."""
+        if self.horizon > 0:
+            return TRACE
+        return DIRECTION if self.rule.keeps_direction(self.options) else None
+
+    @property
+    def coupled_decay(self) -> float:
+        """Weight decay that is part of the gradient."""
+        return 0.0 if self.options.get("decoupled_weight_decay") else float(self.options.get("weight_decay", 0.0))
+
+    @property
+    def decoupled_decay(self) -> float:
+        """Weight decay applied beside the gradient, with the combined rate."""
+        return float(self.options.get("weight_decay", 0.0)) if self.options.get("decoupled_weight_decay") else 0.0
+
+
+@dataclass
+class Measured:
+    """Agreement of one batch, and squared norms when asked for.
+
+    Attributes:
+        rows: For each tensor its sums over cells, ``(1 or 3, cells)``: agreement, ``‖g‖²``, ``‖e‖²``.
+        elements: For each tensor the same without summing, when there is a rate per element.
+    """
+
+    rows: list[Tensor]
+    elements: list[list[Tensor]]
+
+
+def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Precision a parameter's gradient is computed with: half-precision types in float32."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

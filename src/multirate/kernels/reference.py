@@ -1,0 +1,80 @@
+"""The truth: one tensor after the other, each formula as it is printed. Every other kernel is compared with this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from multirate.kernels.batch import DIRECTION, TRACE, Batch, Measured, arithmetic_dtype
+
+
+def _gradient(batch: Batch, i: int) -> Tensor:
+    """Gradient of what is minimised: the loss (negated when maximising) plus coupled weight decay."""
+    parameter, gradient = batch.parameters[i], batch.gradients[i]
+    gradient = gradient.to(arithmetic_dtype(parameter.dtype))
+    if batch.options["maximize"]:
+        gradient = -gradient
+    if batch.coupled_decay:
+        gradient = gradient + batch.coupled_decay * parameter
+    return gradient
+
+
+def measure(batch: Batch, previous: Mapping[str, Tensor]) -> Measured:
+    """Agreement ``g_t ⊙ d_{t-1}`` of each tensor, summed over its cells (Eqs. 2 and 8).
+
+    Args:
+        batch: The tensors.
+        previous: Coefficients of the previous update, one value a tensor.
+    """
+    measured = Measured([], [])
+    for i, cells in enumerate(batch.cells):
+        gradient = _gradient(batch, i)
+        state = {name: tensors[i] for name, tensors in batch.state.items()}
+        source = batch.reference_state
+        if source is None:
+            direction = batch.rule.rebuild(state, {k: c[i] for k, c in previous.items()}, batch.options)
+        else:
+            direction = state[source].to(gradient.dtype)
+        products = [gradient * direction]
+        if batch.norms:
+            products += [gradient * gradient, direction * direction]
+        measured.rows.append(torch.stack([cells.reduce(product) for product in products]))
+        if batch.elementwise:
+            measured.elements.append([p.sum(-1, keepdim=True) if batch.complex_pairs else p for p in products])
+    return measured
+
+
+def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, Tensor], live: Tensor, moved: Tensor) -> None:
+    """``θ ← θ − rate · scale · d``, after the rule's state has taken the gradient in.
+
+    Args:
+        batch: The tensors.
+        rates: The applied rate of each tensor, broadcastable, schedule included and 0 on a skipped step.
+        c: Coefficients of this update, one value a tensor.
+        live: 1, or 0 on a skipped step.
+        moved: For each tensor 1 when it moves (its rate's schedule is not 0).
+    """
+    for i, parameter in enumerate(batch.parameters):
+        gradient = torch.where(live > 0, _gradient(batch, i), 0.0)
+        state = {name: tensors[i] for name, tensors in batch.state.items()}
+        own = {name: values[i] for name, values in c.items()}
+        if batch.decoupled_decay:
+            parameter.mul_(1.0 - rates[i] * batch.decoupled_decay)
+        direction = batch.rule.update(gradient, state, own, live, batch.options)
+        nonlinear = batch.rule.displacement(direction, state, own, rates[i], batch.options)
+        if nonlinear is None:
+            scale = own.get("scale")
+            parameter.sub_(direction * (rates[i] if scale is None else rates[i] * scale))
+        else:
+            displacement, direction = nonlinear
+            parameter.sub_(displacement)
+            scale = None
+        if batch.horizon > 0:
+            trace = state[TRACE]
+            full = direction if scale is None else direction * scale
+            trace.copy_(torch.where(live * moved[i] > 0, batch.horizon * trace + full, trace))
+        elif DIRECTION in state:
+            kept = state[DIRECTION]
+            kept.copy_(torch.where(live > 0, direction.to(kept.dtype), kept))

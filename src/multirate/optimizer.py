@@ -1,0 +1,497 @@
+"""The shell that runs a rule, levels and an adaptation as a ``torch.optim.Optimizer``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multirate import checkpoint, kernels
+from multirate.adaptation import Adaptation, LogRates, Measurement, Transition
+from multirate.kernels import DIRECTION, TRACE, Batch
+from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, module_kinds
+from multirate.memory import MODEL, TENSOR, Memory, Slot, settle
+from multirate.rates import RatesView
+from multirate.rules import Adam, Rule
+from multirate.tensorlist import TensorList
+
+Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+
+_BATCH_ELEMENTS = 1 << 16
+"""Small tensors are processed together up to this many elements; on a CPU larger batches only leave the cache."""
+_BATCH_ELEMENTS_ON_DEVICE = 1 << 26
+
+
+class MultiRate(RatesView, torch.optim.Optimizer):
+    r"""Any rule, at any levels, under any adaptation.
+
+    At step ``t`` everything is measured first (``Hᵢ``, the sum of ``g_t ⊙ d_{t-1}`` over each node of each level), then
+    rates move, then ``θ ← θ − η_t α* ⊙ d_t`` is applied. The factor ``η_t`` is the group's ``lr`` (as the user or a scheduler
+    left it) over the ``lr`` the optimizer was constructed with.
+
+    A step with a non-finite gradient anywhere changes nothing; it is counted in :attr:`skipped_steps`.
+
+    Args:
+        params: The model itself, ``model.named_parameters()`` (names make layers and units exact), or anything
+            ``torch.optim`` takes.
+        lr: Learning rate every node starts at, > 0 (default: that of the rule).
+        rule: Direction of the update, from :mod:`multirate.rules` (default: Adam).
+        levels: Names of built-in levels (``global``, ``group``, ``layer``, ``gate``, ``unit``, ``parameter``) and
+            :class:`multirate.Level` objects; any two of them have to nest.
+        adaptation: How rates move and mix, from :mod:`multirate.adaptation` (default: log-rates).
+        transition: :class:`~multirate.adaptation.Transition` to a fixed rate, or its rate r (default: none).
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference; otherwise the multi-tensor kernel.
+
+    Raises:
+        ValueError: For an option out of range, levels that do not nest, or no parameters; the message names the
+            option, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.MultiRate(model.named_parameters(), 1e-3, levels=("global", "unit"))
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+
+    Reference:
+        Jie, Gao, Vasnev, Tran: Adaptive Hierarchical Hyper-gradient Descent, arXiv 2008.07277, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor | None = None,
+        *,
+        rule: Rule | None = None,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        adaptation: Adaptation | None = None,
+        transition: Transition | float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+    ) -> None:
+        self.rule = rule if rule is not None else Adam()
+        if not isinstance(self.rule, Rule):
+            raise ValueError(f"rule: {rule!r} is not a rule; use one from multirate.rules, such as Adam()")
+        chosen = adaptation if adaptation is not None else LogRates()
+        if not isinstance(chosen, Adaptation):
+            raise ValueError(f"adaptation: {adaptation!r} is not one; use one from multirate.adaptation")
+        lr = self.rule.default_lr if lr is None else lr
+        self._lr = _positive_lr(lr)
+        self._levels = tuple(levels) if not isinstance(levels, str) else levels
+        self._chosen = chosen
+        self.transition = Transition(transition) if isinstance(transition, (int, float)) else transition
+        self._kinds = module_kinds(params) if isinstance(params, nn.Module) else {}
+        self._ready = False
+        options = {
+            "lr": lr,
+            **self.rule.options(),
+            "maximize": maximize,
+            "foreach": foreach,
+            "reference_lr": self._lr,
+        }
+        self.rule.check(options)
+        super().__init__(_listed(params), options)
+        self._ready = True
+        self._build()
+
+    # -- construction ------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group; its new nodes start at the constructor's ``lr``, nodes that exist keep their rates."""
+        for name in ("hyper_lr", "weight_lr", "weights", "levels", "adaptation", "rule"):
+            if name in param_group:
+                raise ValueError(
+                    f"{name}: not an option of a param group, since nodes may span groups; "
+                    "give it to the optimizer (hyper_lr takes one number per level)"
+                )
+        group_lr = param_group.get("lr", self._lr)
+        if not isinstance(group_lr, Tensor) and not (isfinite(group_lr) and group_lr >= 0):
+            raise ValueError(f"lr: {group_lr!r} of a param group must be finite and not negative")
+        super().add_param_group(param_group)
+        self.rule.check(self.param_groups[-1])
+        if self._ready:
+            self._build()
+
+    def _build(self) -> None:
+        """Lays out the tree and the memory for the present parameters; values already in the state are kept."""
+        self._parameters = [p for group in self.param_groups for p in group["params"]]
+        infos = describe_parameters(self.param_groups, self._kinds)
+        tree = Tree(self._levels, infos)
+        given = [
+            level if isinstance(level, str) else level[0] if isinstance(level, tuple) else level.name
+            for level in self._levels
+        ]
+        self.adaptation = self._chosen.for_levels(tree.levels, given)
+        wide = any(p.dtype in (torch.float64, torch.complex128) for p in self._parameters)
+        dtype = torch.float64 if wide else torch.float32
+        device = self._parameters[0].device
+        self._tree = tree.to(device, dtype)
+        tree.warm()
+        slots = [
+            *self.adaptation.slots(tree.levels, self._lr),
+            Slot("step", TENSOR),
+            Slot("factor", TENSOR),
+            *(Slot(name, TENSOR, initial) for name, initial in self.rule.scalars.items()),
+            Slot("time", MODEL),
+            Slot("skipped", MODEL),
+        ]
+        self._memory = Memory(tree, slots, device, dtype, self._parameters)
+        for i, parameter in enumerate(self._parameters):
+            self._memory.adopt(i, self.state[parameter])
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.requires_grad:
+                    self._allocate(parameter, group)
+        self._one = torch.ones((), dtype=dtype, device=device)
+        self._zero_rows = [torch.zeros(self._row_count, c.count, dtype=dtype, device=device) for c in tree.cells]
+
+    @property
+    def _row_count(self) -> int:
+        return 3 if self.adaptation.needs_norms else 1
+
+    def _allocate(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        """Makes what is missing of a parameter's elementwise state."""
+        state = self.state[parameter]
+        dtype = kernels.arithmetic_dtype(parameter.dtype)
+        wanted = {name: (start, dtype) for name, start in self.rule.buffers(group).items()}
+        if self.adaptation.horizon > 0:
+            wanted[TRACE] = (0.0, dtype)
+        elif self.rule.keeps_direction(group):
+            wanted[DIRECTION] = (0.0, self.rule.direction_dtype or dtype)
+        for name, (start, kind) in wanted.items():
+            if name not in state:
+                if parameter.is_complex() and not kind.is_floating_point and not kind.is_complex:
+                    kind = dtype
+                value = complex(start, start) if parameter.is_complex() else start
+                state[name] = torch.full_like(
+                    parameter, value, dtype=kind, memory_format=torch.preserve_format, requires_grad=False
+                )
+
+    # -- one step ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Performs one step.
+
+        Args:
+            closure: Reevaluates the model and returns the loss.
+
+        Returns:
+            What the closure returned, or ``None``.
+
+        Raises:
+            RuntimeError: For a sparse gradient or a sharded parameter, which this optimizer does not take.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        batches = self._batches()
+        if batches:
+            self._step(batches)
+        return loss
+
+    def _step(self, batches: list[Batch]) -> None:
+        measured = self._measure(batches)
+        finite = measured.live
+        measured.live = finite * self._awake(batches)
+        rates = self.adaptation.update(self._memory, measured, self._reference_lr)
+        schedule = self._count(measured.live, [i for batch in batches for i in batch.index])
+        self._memory["skipped"].add_(1.0 - finite)
+        self._apply(batches, rates, schedule, measured.live)
+
+    @property
+    def _reference_lr(self) -> float:
+        """The learning rate rates are relative to; a loaded state brings its own."""
+        return float(self.param_groups[0]["reference_lr"])
+
+    def _awake(self, batches: list[Batch]) -> Tensor | float:
+        """0 when every ``lr`` and every gradient is 0, else 1.
+
+        Checkpoint tools take such a ghost step to make state appear; it has to change nothing. Gradients are looked
+        at only while the host sees no learning rate above 0.
+        """
+        rates = [group["lr"] for group in self.param_groups]
+        if any(not isinstance(lr, Tensor) and lr != 0 for lr in rates):
+            return 1.0
+        memory = self._memory
+        seen = [g.ne(0).any().to(memory.device) for batch in batches for g in batch.gradients]
+        seen += [lr.ne(0).to(memory.device).reshape(()) for lr in rates if isinstance(lr, Tensor)]
+        return torch.stack(seen).any().to(memory.dtype)
+
+    def _batches(self) -> list[Batch]:
+        """Collects parameters with a gradient into batches of one group, type, device and bounded size."""
+        if self._parameters and self._parameters[0].device != self._memory.device:
+            self._relocate()
+        batches: list[Batch] = []
+        index = 0
+        for group in self.param_groups:
+            batch: Batch | None = None
+            kind: object = None
+            size = 0
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    _refuse(parameter)
+                    self._allocate(parameter, group)
+                    limit = _BATCH_ELEMENTS if parameter.device.type == "cpu" else _BATCH_ELEMENTS_ON_DEVICE
+                    this_kind = (parameter.dtype, parameter.device)
+                    if batch is None or kind != this_kind or size + parameter.numel() > limit:
+                        batch, kind, size = self._empty_batch(group, parameter), this_kind, 0
+                        batches.append(batch)
+                    size += parameter.numel()
+                    self._collect(batch, index, parameter)
+                index += 1
+        return batches
+
+    def _empty_batch(self, group: dict[str, Any], parameter: Tensor) -> Batch:
+        names = [*self.rule.buffers(group)]
+        if self.adaptation.horizon > 0:
+            names.append(TRACE)
+        elif self.rule.keeps_direction(group):
+            names.append(DIRECTION)
+        return Batch(
+            rule=self.rule,
+            options=group,
+            index=[],
+            cells=[],
+            parameters=[],
+            gradients=[],
+            state={name: [] for name in names},
+            elementwise=ELEMENT in self._tree.levels,
+            horizon=self.adaptation.horizon,
+            norms=self.adaptation.needs_norms,
+            complex_pairs=parameter.is_complex(),
+        )
+
+    def _collect(self, batch: Batch, index: int, parameter: Tensor) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
+        view = torch.view_as_real if parameter.is_complex() else _same
+        batch.index.append(index)
+        batch.cells.append(self._tree.cells[index])
+        batch.parameters.append(view(parameter))
+        batch.gradients.append(view(gradient.resolve_conj()) if parameter.is_complex() else gradient)
+        state = self.state[parameter]
+        for name, tensors in batch.state.items():
+            tensors.append(view(state[name]) if state[name].is_complex() else state[name])
+
+    def _coefficients(self, batch: Batch, schedule: Tensor) -> dict[str, Tensor]:
+        """The rule's per-tensor coefficients at the step the memory has counted."""
+        first, last = batch.index[0], batch.index[-1] + 1
+        scalars = {name: self._memory[name][first:last] for name in ("step", *self.rule.scalars)}
+        scalars["schedule"] = schedule[first:last]
+        if len(batch.index) != last - first:
+            scalars = {k: torch.stack([v[i - first] for i in batch.index]) for k, v in scalars.items()}
+        scalars["step"] = scalars["step"].clamp(min=1.0)
+        device = batch.parameters[0].device
+        coefficients = self.rule.coefficients(scalars, batch.options)
+        dtype = kernels.arithmetic_dtype(batch.parameters[0].dtype)
+        return {name: value.to(device, dtype) for name, value in coefficients.items()}
+
+    def _measure(self, batches: list[Batch]) -> Measurement:
+        """Sums agreement (and norms) over the nodes of every level, bottom up."""
+        tree, memory = self._tree, self._memory
+        rows = list(self._zero_rows)
+        scales = [self._one] * len(rows)
+        elements: dict[int, list[Tensor]] = {}
+        scaled = False
+        for batch in batches:
+            previous = self._coefficients(batch, memory["factor"])
+            found = kernels.choose(batch).measure(batch, previous)
+            scale = previous.get("scale") if batch.reference_state is None else None
+            scaled = scaled or scale is not None
+            if scale is not None:
+                for i, value in zip(batch.index, scale.to(memory.device, memory.dtype).unbind(), strict=True):
+                    scales[i] = value
+            for i, row in zip(batch.index, found.rows, strict=True):
+                rows[i] = row.to(memory.device, memory.dtype)
+            elements.update(zip(batch.index, found.elements, strict=False))
+        stacked = torch.cat(rows, dim=1)
+        scale_of_tensor = torch.stack(scales) if scaled else None
+        if scale_of_tensor is not None:
+            of_cell = scale_of_tensor[tree.tensor_of_cell]
+            powers = [of_cell, torch.ones_like(of_cell), of_cell * of_cell][: self._row_count]
+            stacked = stacked * torch.stack(powers)
+            for i, found_elements in elements.items():
+                powers = [scales[i], self._one, scales[i] * scales[i]][: self._row_count]
+                elements[i] = [e * power.to(e.device) for e, power in zip(found_elements, powers, strict=True)]
+        live = torch.isfinite(stacked).all().to(memory.dtype)
+        present = [0.0] * len(tree.cells)
+        for batch in batches:
+            for i in batch.index:
+                present[i] = 1.0
+        factor = memory["factor"]
+        if 0.0 in present:
+            factor = factor * torch.tensor(present, dtype=memory.dtype, device=memory.device)
+        factor_of_cell = factor[tree.tensor_of_cell]
+        moved = (factor_of_cell != 0).to(memory.dtype)
+        # Absent and motionless tensors count for nothing, whatever their rows hold.
+        weighted = torch.where(
+            moved > 0,
+            torch.cat([stacked[:1] * factor_of_cell, stacked[1:]], dim=0),
+            torch.zeros_like(stacked),
+        )
+        table = torch.cat([weighted, (tree.elements_of_cell * moved).unsqueeze(0)], dim=0)
+        return self._pooled(table, elements, factor, live)
+
+    def _pooled(self, table: Tensor, elements: dict[int, list[Tensor]], factor: Tensor, live: Tensor) -> Measurement:
+        tree, memory = self._tree, self._memory
+        per_level: dict[str, Tensor] = {}
+        finer = "cell"
+        for level in reversed([name for name in tree.levels if name != ELEMENT]):
+            pooled = tree.pool(table if finer == "cell" else per_level[finer], finer, level)
+            assert isinstance(pooled, Tensor)
+            per_level[level] = pooled
+            finer = level
+        columns: list[dict[str, Values]] = [
+            {level: values[k] for level, values in per_level.items()} for k in range(table.shape[0])
+        ]
+        if ELEMENT in tree.levels:
+            like = next(v for v in memory.values.values() if isinstance(v, TensorList))
+            for k in range(self._row_count):
+                tensors = []
+                for i, template in enumerate(like):
+                    value = elements[i][k].to(template.dtype) if i in elements else torch.zeros_like(template)
+                    tensors.append(value * factor[i].to(value.device) if k == 0 else value)
+                columns[k][ELEMENT] = TensorList(tensors)
+            columns[-1][ELEMENT] = TensorList([(f != 0).to(memory.dtype) for f in factor.unbind()])
+        empty: dict[str, Values] = {}
+        norms = self.adaptation.needs_norms
+        return Measurement(
+            sums=columns[0],
+            counts=columns[-1],
+            gradient_squares=columns[1] if norms else empty,
+            direction_squares=columns[2] if norms else empty,
+            live=live,
+        )
+
+    def _count(self, live: Tensor, index: list[int]) -> Tensor:
+        """Counts the step for the tensors that take it, notes and returns the schedule's factor of every tensor."""
+        memory = self._memory
+        if len(index) == len(self._parameters):
+            taken: Tensor = live.expand(len(index))
+        else:
+            chosen = set(index)
+            mask = [1.0 if i in chosen else 0.0 for i in range(len(self._parameters))]
+            taken = live * torch.tensor(mask, dtype=memory.dtype, device=memory.device)
+        memory["step"].add_(taken)
+        memory["time"].add_(live)
+        scalars = {name: memory[name] for name in ("step", *self.rule.scalars)}
+        start = 0
+        factor = torch.empty_like(memory["factor"])
+        for group in self.param_groups:
+            stop = start + len(group["params"])
+            lr = group["lr"]
+            if isinstance(lr, Tensor):
+                factor[start:stop].copy_(
+                    lr.to(memory.device, memory.dtype).div(self._reference_lr).expand(stop - start)
+                )
+            else:
+                factor[start:stop].fill_(lr / self._reference_lr)
+            part = {name: value[start:stop] for name, value in scalars.items()}
+            self.rule.advance_scalars(part, taken[start:stop], group)
+            for name in self.rule.scalars:
+                memory[name][start:stop].copy_(part[name])
+            start = stop
+        settle(memory["factor"], factor if self.transition is None else factor * self._share(), taken)
+        return factor
+
+    def _share(self) -> Tensor:
+        assert self.transition is not None
+        return self.transition.share(self._memory["time"][0])
+
+    def _apply(self, batches: list[Batch], rates: Values, schedule: Tensor, live: Tensor) -> None:
+        """Applies the combined rates, with the transition and the schedule on top."""
+        if self.transition is not None:
+            share = self._share()
+            rates = rates * share + (1.0 - share) * (self.transition.final_lr or self._reference_lr)
+        tree, schedule = self._tree, schedule * live
+        cells = (
+            tree.lift(rates, tree.finest, "cell") * schedule[tree.tensor_of_cell] if isinstance(rates, Tensor) else None
+        )
+        for batch in batches:
+            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.gradients[0].dtype)
+            if cells is not None:
+                own = [tree.broadcast(i, cells).to(device, dtype) for i in batch.index]
+            else:
+                own = [(rates[i] * schedule[i].to(device)).to(device, dtype) for i in batch.index]
+            moved = torch.stack([schedule[i] for i in batch.index]).ne(0).to(device, dtype)
+            coefficients = self._coefficients(batch, schedule)
+            kernels.choose(batch).apply(batch, own, coefficients, live.to(device, dtype), moved)
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads a state, learned rates in their own precision; also one of the matching ``torch.optim`` class.
+
+        A state without learned rates (from ``torch.optim``) starts the rule warm and the rates at their beginning.
+
+        Raises:
+            ValueError: When the state has rates of levels this optimizer lacks, or of other shapes; nothing is changed.
+        """
+        checkpoint.load(self, state_dict, super().load_state_dict)
+
+    def _relocate(self) -> None:
+        """Follows parameters that moved to another device after construction."""
+        for parameter in self._parameters:
+            state = self.state[parameter]
+            for name, value in state.items():
+                if name not in self._memory.slots:
+                    state[name] = value.to(parameter.device)
+        self._build()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("rule", "_levels", "_chosen", "transition", "_lr", "_kinds", "_ready")
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "rule" in state:
+            self._build()
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _positive_lr(lr: float | Tensor) -> float:
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"lr: a tensor of shape {tuple(lr.shape)} is not one number; use a float or a 0-d tensor")
+    number = float(lr)
+    if not (isfinite(number) and number > 0):
+        raise ValueError(
+            f"lr: {lr!r} must be positive and finite, since learned rates are relative to it; "
+            "start from a small rate such as 1e-4 and let a scheduler set lr to 0 where you need that"
+        )
+    return number
+
+
+def _listed(params: Parameters) -> list[Any]:
+    if isinstance(params, nn.Module):
+        params = params.named_parameters()
+    if isinstance(params, Tensor):
+        raise ValueError("params: got a single tensor; pass an iterable of tensors, such as [tensor]")
+    listed: list[Any] = list(params)
+    if not listed:
+        raise ValueError("params: the parameter list is empty; pass model.named_parameters() of a model that has some")
+    return listed
+
+
+def _refuse(parameter: Tensor) -> None:
+    """Raises for what would be computed wrongly."""
+    gradient = parameter.grad
+    assert gradient is not None
+    if gradient.layout != torch.strided:
+        raise RuntimeError(
+            "gradient: sparse gradients are not supported; use sparse=False in the embedding, "
+            "torch.optim.SparseAdam for that parameter, or p.grad = p.grad.to_dense()"
+        )
+    if hasattr(parameter, "placements"):
+        raise RuntimeError(
+            "params: sharded parameters (DTensor) are not supported: their sums would be local ones; "
+            "use DistributedDataParallel, whose parameters are whole"
+        )

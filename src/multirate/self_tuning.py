@@ -1,0 +1,645 @@
+"""The self-tuning family: ``torch.optim`` names whose learning rates learn themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf
+
+from torch import Tensor
+
+from multirate import rules
+from multirate.adaptation import LogRates, Transition
+from multirate.levels import Level
+from multirate.optimizer import MultiRate, Parameters
+
+_KAPPA = {"global": 0.3, "group": 0.1, "layer": 0.1, "gate": 0.1, "unit": 0.03, "parameter": 0.01}
+
+
+def _log_rates(
+    levels: Sequence[str | Level],
+    hyper_lr: float | Mapping[str, float] | None,
+    trace: float,
+    bounds: tuple[float, float],
+) -> LogRates:
+    """Log-rates with a step size for each level; finer levels, whose agreement is noisier, move less."""
+    if hyper_lr is None:
+        names = [
+            level if isinstance(level, str) else level[0] if isinstance(level, tuple) else level.name
+            for level in levels
+        ]
+        hyper_lr = {name: _KAPPA.get(name, 0.1) for name in names}
+    return LogRates(hyper_lr=hyper_lr, trace=trace, bounds=bounds)
+
+
+class SGD(MultiRate):
+    """Gradient descent that tunes its own rates; plain, heavy ball or Nesterov.
+
+    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
+    where the rates start, and a scheduler's factor still applies.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: Starting learning rate, > 0.
+        momentum: Momentum factor μ.
+        dampening: Dampening of the momentum.
+        weight_decay: Weight decay.
+        nesterov: Nesterov momentum.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        transition: Transition to a fixed rate, or its rate r.
+        bounds: Smallest and largest applied rate.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.SGD(model.named_parameters())
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.rates())
+        ['global', 'layer']
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        hyper_lr: float | Mapping[str, float] | None = None,
+        trace: float = 0.999,
+        transition: Transition | float | None = None,
+        bounds: tuple[float, float] = (0.0, inf),
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            rule=rules.SGD(momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov),
+            levels=levels,
+            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
+
+
+class Adam(MultiRate):
+    """Adam that tunes its own rates.
+
+    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
+    where the rates start, and a scheduler's factor still applies.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: Starting learning rate, > 0.
+        betas: Decay of the averages of the gradient and of its square.
+        eps: Added to the denominator.
+        weight_decay: Weight decay.
+        amsgrad: Use the largest second moment so far.
+        decoupled_weight_decay: Decay beside the gradient (AdamW) instead of as part of it.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+        capturable: Accepted for compatibility: every step can be captured.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        transition: Transition to a fixed rate, or its rate r.
+        bounds: Smallest and largest applied rate.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.Adam(model.named_parameters())
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.rates())
+        ['global', 'layer']
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        decoupled_weight_decay: bool = False,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        hyper_lr: float | Mapping[str, float] | None = None,
+        trace: float = 0.999,
+        transition: Transition | float | None = None,
+        bounds: tuple[float, float] = (0.0, inf),
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            rule=rules.Adam(
+                betas=betas,
+                eps=eps,
+                weight_decay=weight_decay,
+                amsgrad=amsgrad,
+                decoupled_weight_decay=decoupled_weight_decay,
+            ),
+            levels=levels,
+            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
+
+
+class AdamW(MultiRate):
+    """AdamW that tunes its own rates.
+
+    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
+    where the rates start, and a scheduler's factor still applies.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: Starting learning rate, > 0.
+        betas: Decay of the averages of the gradient and of its square.
+        eps: Added to the denominator.
+        weight_decay: Weight decay.
+        amsgrad: Use the largest second moment so far.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+        capturable: Accepted for compatibility: every step can be captured.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        transition: Transition to a fixed rate, or its rate r.
+        bounds: Smallest and largest applied rate.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.AdamW(model.named_parameters())
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.rates())
+        ['global', 'layer']
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        hyper_lr: float | Mapping[str, float] | None = None,
+        trace: float = 0.999,
+        transition: Transition | float | None = None,
+        bounds: tuple[float, float] = (0.0, inf),
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            rule=rules.Adam(
+                betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, decoupled_weight_decay=True
+            ),
+            levels=levels,
+            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
+
+
+class RMSprop(MultiRate):
+    """RMSProp that tunes its own rates.
+
+    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
+    where the rates start, and a scheduler's factor still applies.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: Starting learning rate, > 0.
+        alpha: Decay of the average of squares.
+        eps: Added to the denominator.
+        weight_decay: Weight decay.
+        momentum: Momentum factor μ.
+        centered: Subtract the squared mean.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+        capturable: Accepted for compatibility: every step can be captured.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        transition: Transition to a fixed rate, or its rate r.
+        bounds: Smallest and largest applied rate.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.RMSprop(model.named_parameters())
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.rates())
+        ['global', 'layer']
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        *,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        hyper_lr: float | Mapping[str, float] | None = None,
+        trace: float = 0.999,
+        transition: Transition | float | None = None,
+        bounds: tuple[float, float] = (0.0, inf),
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            rule=rules.RMSprop(alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered),
+            levels=levels,
+            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
+
+
+class Adagrad(MultiRate):
+    """Adagrad that tunes its own rates.
+
+    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
+    where the rates start, and a scheduler's factor still applies.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: Starting learning rate, > 0.
+        lr_decay: Decay of the rate with the number of steps.
+        weight_decay: Weight decay.
+        initial_accumulator_value: Start of the accumulated squares.
+        eps: Added to the denominator.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        transition: Transition to a fixed rate, or its rate r.
+        bounds: Smallest and largest applied rate.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.Adagrad(model.named_parameters())
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.rates())
+        ['global', 'layer']
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        hyper_lr: float | Mapping[str, float] | None = None,
+        trace: float = 0.999,
+        transition: Transition | float | None = None,
+        bounds: tuple[float, float] = (0.0, inf),
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            rule=rules.Adagrad(
+                lr_decay=lr_decay,
+                weight_decay=weight_decay,
+                initial_accumulator_value=initial_accumulator_value,
+                eps=eps,
+            ),
+            levels=levels,
+            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
+
+
+class RAdam(MultiRate):
+    """Rectified Adam that tunes its own rates.
+
+    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
+    where the rates start, and a scheduler's factor still applies.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: Starting learning rate, > 0.
+        betas: Decay of the averages of the gradient and of its square.
+        eps: Added to the denominator.
+        weight_decay: Weight decay.
+        decoupled_weight_decay: Decay beside the gradient (AdamW) instead of as part of it.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+        capturable: Accepted for compatibility: every step can be captured.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        transition: Transition to a fixed rate, or its rate r.
+        bounds: Smallest and largest applied rate.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.RAdam(model.named_parameters())
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.rates())
+        ['global', 'layer']
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        hyper_lr: float | Mapping[str, float] | None = None,
+        trace: float = 0.999,
+        transition: Transition | float | None = None,
+        bounds: tuple[float, float] = (0.0, inf),
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            rule=rules.RAdam(
+                betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay
+            ),
+            levels=levels,
+            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
+
+
+class NAdam(MultiRate):
+    """Adam with Nesterov momentum that tunes its own rates.
+
+    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
+    where the rates start, and a scheduler's factor still applies.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: Starting learning rate, > 0.
+        betas: Decay of the averages of the gradient and of its square.
+        eps: Added to the denominator.
+        weight_decay: Weight decay.
+        momentum_decay: Decay of the momentum schedule.
+        decoupled_weight_decay: Decay beside the gradient (AdamW) instead of as part of it.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+        capturable: Accepted for compatibility: every step can be captured.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        transition: Transition to a fixed rate, or its rate r.
+        bounds: Smallest and largest applied rate.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.NAdam(model.named_parameters())
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.rates())
+        ['global', 'layer']
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        hyper_lr: float | Mapping[str, float] | None = None,
+        trace: float = 0.999,
+        transition: Transition | float | None = None,
+        bounds: tuple[float, float] = (0.0, inf),
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            rule=rules.NAdam(
+                betas=betas,
+                eps=eps,
+                weight_decay=weight_decay,
+                momentum_decay=momentum_decay,
+                decoupled_weight_decay=decoupled_weight_decay,
+            ),
+            levels=levels,
+            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
+
+
+class AdaBound(MultiRate):
+    """AdaBound (Luo et al. 2019) that tunes its own rates within its closing bounds.
+
+    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
+    where the rates start, and a scheduler's factor still applies.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: Starting learning rate, > 0.
+        betas: Decay of the averages of the gradient and of its square.
+        final_lr: Rate the bounds close in on.
+        gamma: Speed at which they do.
+        eps: Added to the denominator.
+        weight_decay: Weight decay.
+        amsbound: Use the largest second moment so far.
+        decoupled_weight_decay: Decay beside the gradient (AdamW) instead of as part of it.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        transition: Transition to a fixed rate, or its rate r.
+        bounds: Smallest and largest applied rate.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.AdaBound(model.named_parameters())
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.rates())
+        ['global', 'layer']
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        final_lr: float = 0.1,
+        gamma: float = 1e-3,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsbound: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        decoupled_weight_decay: bool = False,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        hyper_lr: float | Mapping[str, float] | None = None,
+        trace: float = 0.999,
+        transition: Transition | float | None = None,
+        bounds: tuple[float, float] = (0.0, inf),
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            rule=rules.AdaBound(
+                betas=betas,
+                final_lr=final_lr,
+                gamma=gamma,
+                eps=eps,
+                weight_decay=weight_decay,
+                amsbound=amsbound,
+                decoupled_weight_decay=decoupled_weight_decay,
+            ),
+            levels=levels,
+            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
+
+
+class Lion(MultiRate):
+    """Lion (Chen et al. 2023) that tunes its own rates.
+
+    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
+    where the rates start, and a scheduler's factor still applies.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: Starting learning rate, > 0.
+        betas: Decay of the averages of the gradient and of its square.
+        weight_decay: Weight decay.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        transition: Transition to a fixed rate, or its rate r.
+        bounds: Smallest and largest applied rate.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Example:
+        >>> import torch, multirate
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = multirate.Lion(model.named_parameters())
+        >>> model(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> sorted(optimizer.rates())
+        ['global', 'layer']
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        levels: Sequence[str | Level] = ("global", "layer"),
+        hyper_lr: float | Mapping[str, float] | None = None,
+        trace: float = 0.999,
+        transition: Transition | float | None = None,
+        bounds: tuple[float, float] = (0.0, inf),
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            rule=rules.Lion(betas=betas, weight_decay=weight_decay, decoupled_weight_decay=True),
+            levels=levels,
+            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
