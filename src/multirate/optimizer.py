@@ -207,7 +207,8 @@ class MultiRate(RatesView, torch.optim.Optimizer):
     @property
     def _reference_lr(self) -> float:
         """The learning rate rates are relative to; a loaded state brings its own."""
-        return float(self.param_groups[0]["reference_lr"])
+        number: float = self.param_groups[0]["reference_lr"]
+        return number
 
     def _awake(self, batches: list[Batch]) -> Tensor | float:
         """0 when every ``lr`` and every gradient is 0, else 1.
@@ -231,6 +232,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         index = 0
         for group in self.param_groups:
             batch: Batch | None = None
+            start = index
             kind: object = None
             size = 0
             for parameter in group["params"]:
@@ -240,14 +242,14 @@ class MultiRate(RatesView, torch.optim.Optimizer):
                     limit = _BATCH_ELEMENTS if parameter.device.type == "cpu" else _BATCH_ELEMENTS_ON_DEVICE
                     this_kind = (parameter.dtype, parameter.device)
                     if batch is None or kind != this_kind or size + parameter.numel() > limit:
-                        batch, kind, size = self._empty_batch(group, parameter), this_kind, 0
+                        batch, kind, size = self._empty_batch(group, parameter, start), this_kind, 0
                         batches.append(batch)
                     size += parameter.numel()
                     self._collect(batch, index, parameter)
                 index += 1
         return batches
 
-    def _empty_batch(self, group: dict[str, Any], parameter: Tensor) -> Batch:
+    def _empty_batch(self, group: dict[str, Any], parameter: Tensor, start: int) -> Batch:
         names = [*self.rule.buffers(group)]
         if self.adaptation.horizon > 0:
             names.append(TRACE)
@@ -256,6 +258,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         return Batch(
             rule=self.rule,
             options=group,
+            start=start,
             index=[],
             cells=[],
             parameters=[],
@@ -279,18 +282,23 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         for name, tensors in batch.state.items():
             tensors.append(view(state[name]) if state[name].is_complex() else state[name])
 
-    def _coefficients(self, batch: Batch, schedule: Tensor) -> dict[str, Tensor]:
-        """The rule's per-tensor coefficients at the step the memory has counted."""
-        first, last = batch.index[0], batch.index[-1] + 1
-        scalars = {name: self._memory[name][first:last] for name in ("step", *self.rule.scalars)}
-        scalars["schedule"] = schedule[first:last]
-        if len(batch.index) != last - first:
-            scalars = {k: torch.stack([v[i - first] for i in batch.index]) for k, v in scalars.items()}
-        scalars["step"] = scalars["step"].clamp(min=1.0)
-        device = batch.parameters[0].device
-        coefficients = self.rule.coefficients(scalars, batch.options)
-        dtype = kernels.arithmetic_dtype(batch.parameters[0].dtype)
-        return {name: value.to(device, dtype) for name, value in coefficients.items()}
+    def _coefficients(self, schedule: Tensor) -> Callable[[Batch], dict[str, list[Tensor]]]:
+        """The rule's coefficients at the step the memory has counted: computed once a group, looked up a batch."""
+        found: dict[tuple[int, torch.device, torch.dtype], dict[str, Sequence[Tensor]]] = {}
+
+        def of(batch: Batch) -> dict[str, list[Tensor]]:
+            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.parameters[0].dtype)
+            start, key = batch.start, (batch.start, device, dtype)
+            if key not in found:
+                where = slice(start, start + len(batch.options["params"]))
+                scalars = {name: self._memory[name][where] for name in ("step", *self.rule.scalars)}
+                scalars["step"] = scalars["step"].clamp(min=1.0)
+                scalars["schedule"] = schedule[where]
+                vectors = self.rule.coefficients(scalars, batch.options)
+                found[key] = {name: vector.to(device, dtype).unbind() for name, vector in vectors.items()}
+            return {name: [values[i - start] for i in batch.index] for name, values in found[key].items()}
+
+        return of
 
     def _measure(self, batches: list[Batch]) -> Measurement:
         """Sums agreement (and norms) over the nodes of every level, bottom up."""
@@ -299,14 +307,15 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         scales = [self._one] * len(rows)
         elements: dict[int, list[Tensor]] = {}
         scaled = False
+        coefficients = self._coefficients(memory["factor"])
         for batch in batches:
-            previous = self._coefficients(batch, memory["factor"])
+            previous = coefficients(batch)
             found = kernels.choose(batch).measure(batch, previous)
             scale = previous.get("scale") if batch.reference_state is None else None
             scaled = scaled or scale is not None
             if scale is not None:
-                for i, value in zip(batch.index, scale.to(memory.device, memory.dtype).unbind(), strict=True):
-                    scales[i] = value
+                for i, value in zip(batch.index, scale, strict=True):
+                    scales[i] = value.to(memory.device, memory.dtype)
             for i, row in zip(batch.index, found.rows, strict=True):
                 rows[i] = row.to(memory.device, memory.dtype)
             elements.update(zip(batch.index, found.elements, strict=False))
@@ -413,15 +422,17 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         cells = (
             tree.lift(rates, tree.finest, "cell") * schedule[tree.tensor_of_cell] if isinstance(rates, Tensor) else None
         )
+        coefficients = self._coefficients(schedule)
+        shares = schedule.ne(0).to(schedule.dtype).unbind()
         for batch in batches:
             device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.gradients[0].dtype)
-            if cells is not None:
-                own = [tree.broadcast(i, cells).to(device, dtype) for i in batch.index]
+            if isinstance(cells, Tensor):
+                here = cells.to(device, dtype)
+                own = [tree.broadcast(i, here) for i in batch.index]
             else:
                 own = [(rates[i] * schedule[i].to(device)).to(device, dtype) for i in batch.index]
-            moved = torch.stack([schedule[i] for i in batch.index]).ne(0).to(device, dtype)
-            coefficients = self._coefficients(batch, schedule)
-            kernels.choose(batch).apply(batch, own, coefficients, live.to(device, dtype), moved)
+            moved = [shares[i].to(device, dtype) for i in batch.index]
+            kernels.choose(batch).apply(batch, own, coefficients(batch), live.to(device, dtype), moved)
 
     # -- state -------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,9 @@ class RatesView:
         param_groups: list[dict[str, Any]]
         _tree: Tree
         _memory: Memory
-        _reference_lr: float
+
+        @property
+        def _reference_lr(self) -> float: ...
 
     def rates(self) -> dict[str, Any]:
         """Learned rates of every level, in absolute units, the present schedule included.

@@ -98,8 +98,8 @@ class TensorList:
     def addcdiv_(self, first: TensorList, second: TensorList, value: float = 1.0) -> TensorList:
         return self._foreach_("addcdiv", first, second, value=value)
 
-    def maximum_(self, other: TensorList) -> TensorList:
-        return self._foreach_("maximum", other)
+    def clamp_min_(self, other: TensorList) -> TensorList:
+        return self._foreach_("clamp_min", other)
 
     def minimum(self, other: Any) -> TensorList:
         return self._each("minimum", other)

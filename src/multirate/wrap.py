@@ -75,7 +75,7 @@ class Wrapped(MultiRate):
         for batch, starts in zip(batches, before, strict=True):
             for position, i in enumerate(batch.index):
                 parameter, start = batch.parameters[position], starts[position]
-                rate = self._tree.broadcast(i, cells) if cells is not None else rates[i]
+                rate = self._tree.broadcast(i, cells) if isinstance(cells, Tensor) else rates[i]
                 direction = (start - parameter).to(self._memory.dtype) / self._reference_lr
                 parameter.copy_(start - direction * rate.to(parameter.device))
                 self._keep(batch, position, direction)

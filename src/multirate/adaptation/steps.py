@@ -54,7 +54,8 @@ class Momentum(HyperStep):
     def __call__(self, memory: Memory, level: str, hypergradient: Values, known: Values) -> Values:
         buffer = memory[f"step_momentum.{level}"]
         settle_values(buffer, buffer * self.momentum + hypergradient, known)
-        return buffer * 1.0
+        steps: Values = buffer * 1.0
+        return steps
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,5 @@ class AdamStep(HyperStep):
             settle_values(total, total * beta + (1.0 - beta), known)
             averages.append(average / total.clamp(1e-30, 1.0))
         mean, square = averages
-        return mean / (square.sqrt() + (self.eps or 1e-30))
+        steps: Values = mean / (square.sqrt() + (self.eps or 1e-30))
+        return steps

@@ -23,6 +23,7 @@ class Batch:
     Attributes:
         rule: The rule that moves them.
         options: Options of their param group.
+        start: Position of the group's first parameter among all parameters of the optimizer.
         index: Their positions among all parameters of the optimizer.
         cells: How each falls into cells.
         parameters: The parameters, to be changed in place.
@@ -36,6 +37,7 @@ class Batch:
 
     rule: Rule
     options: Mapping[str, Any]
+    start: int
     index: list[int]
     cells: list[Cells]
     parameters: list[Tensor]

@@ -38,18 +38,18 @@ def _zeroed(gradient: Tensor, live: Tensor, mask: Tensor) -> Tensor:
 
 def _inner(cells: Cells, first: Tensor, second: Tensor) -> Tensor:
     """Sum of the products over each cell, ``(cells,)``."""
-    if cells.whole:
-        return torch.tensordot(first, second, dims=first.ndim).reshape(1)
+    if cells.whole and first.is_contiguous() and second.is_contiguous():
+        return torch.dot(first.flatten(), second.flatten()).reshape(1)
     return cells.reduce(first * second)
 
 
-def measure(batch: Batch, previous: Mapping[str, Tensor]) -> Measured:
+def measure(batch: Batch, previous: Mapping[str, list[Tensor]]) -> Measured:
     """See :func:`multirate.kernels.reference.measure`."""
     gradients = _gradients(batch)
     source = batch.reference_state
     if source is None:
         state = {name: TensorList(tensors) for name, tensors in batch.state.items()}
-        coefficients = {k: TensorList(list(c.unbind())) for k, c in previous.items()}
+        coefficients = {k: TensorList(c) for k, c in previous.items()}
         directions = batch.rule.rebuild(state, coefficients, batch.options)
     else:
         directions = TensorList([t.to(g.dtype) for t, g in zip(batch.state[source], gradients, strict=True)])
@@ -69,14 +69,14 @@ def measure(batch: Batch, previous: Mapping[str, Tensor]) -> Measured:
     return measured
 
 
-def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, Tensor], live: Tensor, moved: Tensor) -> None:
+def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live: Tensor, moved: list[Tensor]) -> None:
     """See :func:`multirate.kernels.reference.apply`."""
     parameters = TensorList(batch.parameters)
     gradients = _gradients(batch)
     mask = -(live > 0).to(_INTEGER.get(gradients[0].dtype, torch.int32))
     gradients = TensorList([_zeroed(g, live, mask) for g in gradients])
     state = {name: TensorList(tensors) for name, tensors in batch.state.items()}
-    own = {name: TensorList(list(values.unbind())) for name, values in c.items()}
+    own = {name: TensorList(values) for name, values in c.items()}
     rate = TensorList(rates)
     if batch.decoupled_decay:
         parameters.mul_(1.0 - rate * batch.decoupled_decay)
@@ -89,11 +89,9 @@ def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, Tensor], live: Tens
         displacements, directions = nonlinear
         parameters.sub_(displacements)
     if batch.horizon > 0:
-        share = live * moved
-        share_list = TensorList(list(share.unbind()))
-        decay = TensorList(list((1.0 - share * (1.0 - batch.horizon)).unbind()))
-        traces = state[TRACE].mul_(decay)
-        traces.addcmul_(directions, share_list if scale is None else share_list * scale)
+        shares = TensorList(moved) * live
+        traces = state[TRACE].mul_(1.0 - shares * (1.0 - batch.horizon))
+        traces.addcmul_(directions, shares if scale is None else shares * scale)
     elif DIRECTION in state:
         for kept, direction in zip(state[DIRECTION], directions, strict=True):
             if kept.dtype == direction.dtype:

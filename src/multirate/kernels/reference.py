@@ -17,11 +17,11 @@ def _gradient(batch: Batch, i: int) -> Tensor:
     if batch.options["maximize"]:
         gradient = -gradient
     if batch.coupled_decay:
-        gradient = gradient + batch.coupled_decay * parameter
+        gradient = gradient + batch.coupled_decay * parameter.to(gradient.dtype)
     return gradient
 
 
-def measure(batch: Batch, previous: Mapping[str, Tensor]) -> Measured:
+def measure(batch: Batch, previous: Mapping[str, list[Tensor]]) -> Measured:
     """Agreement ``g_t ⊙ d_{t-1}`` of each tensor, summed over its cells (Eqs. 2 and 8).
 
     Args:
@@ -46,7 +46,7 @@ def measure(batch: Batch, previous: Mapping[str, Tensor]) -> Measured:
     return measured
 
 
-def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, Tensor], live: Tensor, moved: Tensor) -> None:
+def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live: Tensor, moved: list[Tensor]) -> None:
     """``θ ← θ − rate · scale · d``, after the rule's state has taken the gradient in.
 
     Args:

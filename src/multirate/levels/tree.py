@@ -174,7 +174,10 @@ class Tree:
 
     def broadcast(self, tensor: int, cell_values: Tensor) -> Tensor:
         """The values of one parameter's cells, shaped to broadcast against it."""
-        return self.cells[tensor].broadcast(cell_values[self.offsets[tensor] : self.offsets[tensor + 1]])
+        start = self.offsets[tensor]
+        if self.cells[tensor].whole:
+            return cell_values[start]
+        return self.cells[tensor].broadcast(cell_values[start : self.offsets[tensor + 1]])
 
 
 def _checked(levels: Sequence[str | Level], infos: Sequence[ParameterInfo]) -> list[str | Level]:

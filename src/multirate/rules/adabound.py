@@ -70,7 +70,7 @@ class AdaBound(Rule):
         update_moments(gradient, state, live, options)
         second = state["exp_avg_sq"]
         if options["amsbound"]:
-            second = state["max_exp_avg_sq"].maximum_(second)
+            second = state["max_exp_avg_sq"].clamp_min_(second)
         return c["unclipped"] / (second.sqrt().add_(options["eps"]))
 
     def displacement(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from multirate.rules.base import Elements, Options, Rule, State, in_range
+from multirate.rules.base import Elements, Options, Rule, State, in_range, ratio
 
 
 @dataclass(frozen=True)
@@ -42,5 +42,5 @@ class Adagrad(Rule):
         self, gradient: Elements, state: State, c: Mapping[str, Any], live: Tensor, options: Options
     ) -> Elements:
         accumulated = state["sum"].addcmul_(gradient, gradient, value=1.0)
-        direction = gradient / (accumulated.sqrt().add_(options["eps"]))
+        direction = ratio(gradient, accumulated.sqrt().add_(options["eps"]))
         return direction * c["decay"] if "decay" in c else direction

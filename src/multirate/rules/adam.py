@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from multirate.rules.base import Elements, Options, Rule, State, keep, one_minus_power
+from multirate.rules.base import Elements, Options, Rule, State, keep, one_minus_power, ratio
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Adam(Rule):
 
     def rebuild(self, state: State, c: Mapping[str, Any], options: Options) -> Elements:
         second = state["max_exp_avg_sq"] if options["amsgrad"] else state["exp_avg_sq"]
-        return state["exp_avg"].div(second.sqrt().add_(c["eps"]))
+        return ratio(state["exp_avg"], second.sqrt().add_(c["eps"]))
 
     def update(
         self, gradient: Elements, state: State, c: Mapping[str, Any], live: Tensor, options: Options
     ) -> Elements:
         update_moments(gradient, state, live, options)
         if options["amsgrad"]:
-            state["max_exp_avg_sq"].maximum_(state["exp_avg_sq"])
+            state["max_exp_avg_sq"].clamp_min_(state["exp_avg_sq"])
         return self.rebuild(state, c, options)
 
 

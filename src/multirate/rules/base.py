@@ -11,6 +11,8 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from multirate.tensorlist import TensorList
+
 Elements: TypeAlias = Any
 """A :class:`torch.Tensor` or a :class:`~multirate.tensorlist.TensorList`: formulas are written once for both."""
 
@@ -56,6 +58,7 @@ class Rule(ABC):
 
     def advance_scalars(self, scalars: dict[str, Tensor], live: Tensor, options: Options) -> None:
         """Updates the per-tensor scalars (vectors over tensors) after ``step`` has been counted."""
+        return
 
     def coefficients(self, scalars: Mapping[str, Tensor], options: Options) -> dict[str, Tensor]:
         """Per-tensor numbers of the update ``scalars["step"]``; ``scale``, if present, multiplies the direction."""
@@ -76,6 +79,15 @@ class Rule(ABC):
     ) -> tuple[Elements, Elements] | None:
         """For a rule not linear in the rate: what to subtract and its derivative by the rate; else ``None``."""
         return None
+
+
+def ratio(numerator: Elements, denominator: Elements) -> Elements:
+    """``numerator / denominator``, written over the denominator: a fresh tensor the size of a layer costs page faults."""
+    if isinstance(denominator, TensorList):
+        for n, d in zip(numerator, denominator, strict=True):
+            torch.div(n, d, out=d)
+        return denominator
+    return torch.div(numerator, denominator, out=denominator)
 
 
 def in_range(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -36,7 +37,9 @@ class NAdam(Rule):
         return True
 
     def _momentum(self, step: Tensor, options: Options) -> Tensor:
-        return options["betas"][0] * (1.0 - 0.5 * 0.96 ** (step * options["momentum_decay"]))
+        beta1: float = options["betas"][0]
+        # exp, since torch has no power of a float to a tensor that keeps its type
+        return (1.0 - 0.5 * (step * (options["momentum_decay"] * log(0.96))).exp()) * beta1
 
     def advance_scalars(self, scalars: dict[str, Tensor], live: Tensor, options: Options) -> None:
         momentum = self._momentum(scalars["step"], options)

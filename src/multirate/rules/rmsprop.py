@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from multirate.rules.base import Elements, Options, Rule, State, in_range, keep
+from multirate.rules.base import Elements, Options, Rule, State, in_range, keep, ratio
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RMSprop(Rule):
         if options["centered"]:
             mean = state["grad_avg"].lerp_(gradient, live * (1.0 - alpha))
             second = second.addcmul(mean, mean, value=-1.0)
-        direction = gradient / (second.sqrt().add_(options["eps"]))
+        direction = ratio(gradient, second.sqrt().add_(options["eps"]))
         if momentum > 0:
             return state["momentum_buffer"].mul_(keep(momentum, live)).add_(direction)
         return direction

@@ -43,7 +43,8 @@ class SGD(Rule):
     def coefficients(self, scalars: Mapping[str, Tensor], options: Options) -> dict[str, Tensor]:
         if not options["dampening"]:
             return {}
-        return {"gradient": torch.where(scalars["step"] <= 1, 1.0, 1.0 - options["dampening"])}
+        step = scalars["step"]
+        return {"gradient": 1.0 - (step > 1).to(step.dtype) * options["dampening"]}
 
     def rebuild(self, state: State, c: Mapping[str, Any], options: Options) -> Elements:
         return state["momentum_buffer"]

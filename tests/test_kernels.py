@@ -1,0 +1,168 @@
+"""The multi-tensor kernel against the for-loop reference: parameters and all state, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import multirate
+from multirate import adaptation, rules
+from multirate.rules import Rule
+
+STEPS = 20
+
+RULES: dict[str, Rule] = {
+    "sgd": rules.SGD(weight_decay=0.05),
+    "dampened heavy ball": rules.SGD(momentum=0.9, dampening=0.1),
+    "nesterov": rules.SGD(momentum=0.9, nesterov=True, weight_decay=0.05),
+    "adam": rules.Adam(betas=(0.8, 0.95), weight_decay=0.05),
+    "decoupled amsgrad": rules.Adam(amsgrad=True, betas=(0.9, 0.9), weight_decay=0.05, decoupled_weight_decay=True),
+    "rmsprop": rules.RMSprop(alpha=0.9),
+    "centered rmsprop with momentum": rules.RMSprop(centered=True, momentum=0.9, weight_decay=0.05),
+    "adagrad": rules.Adagrad(lr_decay=0.01, initial_accumulator_value=0.1),
+    "radam": rules.RAdam(betas=(0.9, 0.95), weight_decay=0.05, decoupled_weight_decay=True),
+    "nadam": rules.NAdam(weight_decay=0.05),
+    "amsbound": rules.AdaBound(final_lr=0.01, gamma=0.05, amsbound=True, weight_decay=0.05),
+    "adabound of the paper": rules.AdaBound(paper_form=True, final_lr=0.01),
+    "lion": rules.Lion(weight_decay=0.05),
+}
+
+ADAPTATIONS: dict[str, tuple[adaptation.Adaptation, tuple[str, ...]]] = {
+    "camhd unit": (adaptation.CAMHD(hyper_lr=1e-6, weight_lr=1e-2), ("global", "unit")),
+    "camhd parameter": (adaptation.CAMHD(hyper_lr=1e-6, weight_lr=1e-3, reduction="mean"), ("layer", "parameter")),
+    "log rates": (adaptation.LogRates(hyper_lr=0.05, trace=0.9), ("global", "layer", "unit")),
+    "log rates parameter": (adaptation.LogRates(hyper_lr=0.02, trace=0.0), ("global", "parameter")),
+    "multiplicative": (adaptation.Multiplicative(hyper_lr=0.05), ("global", "unit")),
+    "regularized": (adaptation.Regularized(hyper_lr=1e-6, penalty=1e4), ("global", "layer", "unit")),
+}
+
+# Half-precision parameters round once a step, so single steps may end on neighbouring numbers; their state, which is
+# float32, may see those through weight decay.
+TOLERANCE: dict[torch.dtype, tuple[dict[str, float], dict[str, float]]] = {
+    torch.float64: ({"rtol": 1e-10, "atol": 1e-12}, {"rtol": 1e-9, "atol": 1e-11}),
+    torch.float32: ({"rtol": 1e-5, "atol": 2e-6}, {"rtol": 1e-4, "atol": 1e-5}),
+    torch.complex64: ({"rtol": 1e-5, "atol": 2e-6}, {"rtol": 1e-4, "atol": 1e-5}),
+    torch.float16: ({"rtol": 4e-3, "atol": 1e-3}, {"rtol": 2e-3, "atol": 1e-3}),
+    torch.bfloat16: ({"rtol": 3e-2, "atol": 1e-2}, {"rtol": 1e-2, "atol": 5e-3}),
+}
+
+
+def parameters(dtype: torch.dtype) -> list[tuple[str, torch.nn.Parameter]]:
+    """Conv weight in channels_last, matrix, vectors, a single number, and tensors without any element."""
+    generator = torch.Generator().manual_seed(0)
+    shapes: dict[str, Sequence[int]] = {
+        "conv.weight": (4, 3, 3, 3),
+        "conv.bias": (4,),
+        "hidden.weight": (5, 4),
+        "hidden.nothing": (0, 4),
+        "hidden.bias": (5,),
+        "scale": (),
+        "nothing": (0,),
+    }
+    made = {name: torch.randn(shape, generator=generator, dtype=dtype) for name, shape in shapes.items()}
+    made["conv.weight"] = made["conv.weight"].contiguous(memory_format=torch.channels_last)
+    return [(name, torch.nn.Parameter(value)) for name, value in made.items()]
+
+
+def gradients(params: list[tuple[str, torch.nn.Parameter]], generator: torch.Generator) -> list[Tensor]:
+    """A drift of one half and noise; those of the conv weight and of the matrix do not lie as their parameters do."""
+    found = []
+    for name, parameter in params:
+        gradient = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) + 0.5
+        if name == "hidden.weight":
+            gradient = gradient.t().contiguous().t()
+            assert not gradient.is_contiguous()
+        elif name == "hidden.bias":
+            gradient = torch.stack([gradient, gradient], dim=1)[:, 0]
+            assert not gradient.is_contiguous()
+        found.append(gradient)
+    return found
+
+
+def agree(
+    params: list[list[tuple[str, torch.nn.Parameter]]], pair: list[multirate.MultiRate], dtype: torch.dtype, where: str
+) -> None:
+    of_parameters, of_state = TOLERANCE[dtype]
+    for (name, first), (_, second) in zip(*params, strict=True):
+        label = f"{where}, {name}"
+        torch.testing.assert_close(
+            second.detach(), first.detach(), **of_parameters, msg=lambda m, label=label: f"{label}: {m}"
+        )
+        assert second.stride() == first.stride()
+        expected, found = pair[0].state[first], pair[1].state[second]
+        assert list(expected) == list(found)
+        for key, value in expected.items():
+            assert torch.isfinite(value).all(), f"{label}, {key}"
+            torch.testing.assert_close(
+                found[key], value, **of_state, msg=lambda m, key=key, label=label: f"{label}, {key}: {m}"
+            )
+
+
+def run_both(
+    rule: Rule, chosen: adaptation.Adaptation, levels: tuple[str, ...], dtype: torch.dtype, **options: Any
+) -> None:
+    params = [parameters(dtype), parameters(dtype)]
+    pair = [
+        multirate.MultiRate(p, 1e-3, rule=rule, levels=levels, adaptation=chosen, foreach=foreach, **options)
+        for p, foreach in zip(params, (False, None), strict=True)
+    ]
+    generator = torch.Generator().manual_seed(1)
+    for step in range(STEPS):
+        for (_, first), (_, second), gradient in zip(*params, gradients(params[0], generator), strict=True):
+            first.grad = second.grad = gradient
+        before = [p.grad.clone() for _, p in params[0]]
+        for optimizer in pair:
+            optimizer.step()
+        assert all(torch.equal(p.grad, g) for (_, p), g in zip(params[0], before, strict=True)), "a gradient changed"
+        agree(params, pair, dtype, f"step {step}")
+    rates = pair[0].rates()
+    assert set(rates) == set(levels)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("chosen", ADAPTATIONS)
+@pytest.mark.parametrize("rule", RULES)
+def test_kernels_agree(rule: str, chosen: str, dtype: torch.dtype) -> None:
+    run_both(RULES[rule], *ADAPTATIONS[chosen], dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rule", RULES)
+def test_kernels_agree_when_maximizing(rule: str, dtype: torch.dtype) -> None:
+    run_both(RULES[rule], *ADAPTATIONS["camhd unit"], dtype, maximize=True)
+
+
+@pytest.mark.parametrize("chosen", ADAPTATIONS)
+def test_kernels_agree_under_a_transition(chosen: str) -> None:
+    run_both(rules.Adam(), *ADAPTATIONS[chosen], torch.float64, transition=0.01)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("rule", RULES)
+def test_both_kernels_leave_everything_as_it_was_on_a_step_that_is_not_finite(
+    rule: str, dtype: torch.dtype, bad: float
+) -> None:
+    for foreach in (False, None):
+        params = parameters(dtype)
+        optimizer = multirate.MultiRate(
+            params, 1e-3, rule=RULES[rule], levels=("global", "unit"), adaptation=adaptation.CAMHD(), foreach=foreach
+        )
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(2):
+            for (_, parameter), gradient in zip(params, gradients(params, generator), strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        values = [p.detach().clone() for _, p in params]
+        kept = [{k: v.clone() for k, v in optimizer.state[p].items() if k != "skipped"} for _, p in params]
+        params[0][1].grad.view(-1)[3] = bad
+        optimizer.step()
+        for (name, parameter), value, state in zip(params, values, kept, strict=True):
+            assert torch.equal(parameter, value), name
+            for key, old in state.items():
+                assert torch.equal(optimizer.state[parameter][key], old), (name, key)
+        assert int(optimizer.skipped_steps) == 1
