@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import exp, inf, isfinite, nan, sqrt
 
 import pytest
@@ -14,8 +15,8 @@ import multirate
 from multirate import MultiRate, Transition, rules
 from multirate.adaptation import (
     CAMHD,
-    Additive,
     AdamStep,
+    Additive,
     LogRates,
     Momentum,
     Multiplicative,
@@ -268,7 +269,7 @@ def test_converges_on_a_convex_quadratic_once_the_rate_is_fixed(start):
     assert all(isfinite(x) for x in losses)
     for t in range(switch, steps):
         assert losses[t] <= (1 - mu * final) ** (t - switch) * losses[switch] * (1 + 1e-9)
-    assert all(after <= before for before, after in zip(losses[switch:], losses[switch + 1 :], strict=False))
+    assert all(after <= before for before, after in pairwise(losses[switch:]))
     assert losses[-1] <= 1e-12
 
 
@@ -293,7 +294,7 @@ def test_softmax_weights_follow_their_gradient():
         change = torch.zeros((), dtype=torch.float64)
         for name, p in model.named_parameters():
             layer = 0 if name.startswith("0") else 1
-            units = rates["unit"][UNIT_LAYER == layer]
+            units = rates["unit"][layer == UNIT_LAYER]
             units = units.reshape(-1, *[1] * (p.dim() - 1))
             rate = gamma[0] * rates["global"] + gamma[1] * rates["layer"][layer] + gamma[2] * units
             change = change - (p.grad * rate * directions[name]).sum()
@@ -396,7 +397,7 @@ def test_steps_are_what_a_hand_computes(step, level):
     optimizer = MultiRate(
         [("x.weight", p)], lr, rule=rules.SGD(), levels=(level,), adaptation=Additive(hyper_lr=beta, step=step)
     )
-    products = [b * a for a, b in zip(gradients, gradients[1:], strict=False)]
+    products = [b * a for a, b in pairwise(gradients)]
     expected, rates = lr, [lr]
     for s in by_hand(step, products):
         expected += beta * s

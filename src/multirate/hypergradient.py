@@ -482,7 +482,7 @@ class AdaBoundCAMHD(MultiRate):
         0.8
 
     Reference:
-        Jie, Gao, Vasnev, Tran: Adaptive Hierarchical Hyper-gradient Descent, arXiv 2008.07277, Algorithm 1 and Eq. (36).
+        Jie, Gao, Vasnev, Tran: Adaptive Hierarchical Hyper-gradient Descent, arXiv 2008.07277, Alg. 1 and Eq. (36).
     """
 
     def __init__(

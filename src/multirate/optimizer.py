@@ -29,7 +29,8 @@ class MultiRate(RatesView, torch.optim.Optimizer):
     r"""Any rule, at any levels, under any adaptation.
 
     At step ``t`` everything is measured first (``Hᵢ``, the sum of ``g_t ⊙ d_{t-1}`` over each node of each level), then
-    rates move, then ``θ ← θ − η_t α* ⊙ d_t`` is applied. The factor ``η_t`` is the group's ``lr`` (as the user or a scheduler
+    rates move, then ``θ ← θ − η_t α* ⊙ d_t`` is applied. The factor ``η_t`` is the group's ``lr`` (as the user or a
+    scheduler
     left it) over the ``lr`` the optimizer was constructed with.
 
     A step with a non-finite gradient anywhere changes nothing; it is counted in :attr:`skipped_steps`.

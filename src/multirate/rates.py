@@ -34,7 +34,8 @@ class RatesView:
 
         Returns:
             ``{"global": 0-d tensor, "layer": {name: 0-d tensor}, "unit": {layer: (units,) tensor},
-            "gate": {layer: (gates,) tensor}, "parameter": {name: tensor shaped like it}}``, only the levels in use. Rates
+            "gate": {layer: (gates,) tensor}, "parameter": {name: tensor shaped like it}}``, only the levels in use.
+            Rates
             of a product of levels (log-rates) are the product down to that level. A node whose parameters have
             different ``lr`` shows their mean, weighted by elements.
         """

@@ -29,7 +29,8 @@ from multirate.rules.base import in_range
 class CAMHD(Adaptation):
     r"""Combined adaptive multi-level hypergradient descent (Jie et al. 2022, Algorithm 1).
 
-    Each level ``i`` keeps a rate a node, and the applied rate is ``α* = Σᵢ γᵢ αᵢ``. With the agreement ``Hᵢ`` of a node,
+    Each level ``i`` keeps a rate a node, and the applied rate is ``α* = Σᵢ γᵢ αᵢ``. With the agreement ``Hᵢ`` of a
+    node,
 
     * ``Gᵢ = Σₙ αᵢ[n] Hᵢ[n]``, taken with the rates as they were applied,
     * ``αᵢ ← αᵢ + βᵢ γᵢ Hᵢ``,
@@ -37,7 +38,8 @@ class CAMHD(Adaptation):
     * ``γ ← normalise(γ + δ G)``.
 
     Args:
-        initial_weights: First combination weights, in the order of ``levels`` or by name; they sum to 1. ``None``: equal.
+        initial_weights: First combination weights, in the order of ``levels`` or by name; they sum to 1. ``None``:
+        equal.
         hyper_lr: β, one number or one per level.
         weight_lr: δ; 0 keeps the weights fixed.
         normalization: ``"clip"``: ``max(γ, 0)/Σ max(γ, 0)``; ``"softmax"``: ``γ = softmax(c)``, and ``c`` learns by

@@ -28,7 +28,8 @@ class LogRates(Adaptation):
     r"""A product of levels, ``α* = lr · exp(Σᵢ sᵢ)``, each log-rate moved by a cosine.
 
     With the trace ``e_t = ρ e_{t-1} + d_t`` of past directions and, per node,
-    ``c = ⟨g_t, e_{t-1}⟩ / (‖g_t‖ ‖e_{t-1}‖)`` in [−1, 1]:  ``sᵢ ← sᵢ + κᵢ cᵢ``. Rates are positive by construction and a step
+    ``c = ⟨g_t, e_{t-1}⟩ / (‖g_t‖ ‖e_{t-1}‖)`` in [−1, 1]:  ``sᵢ ← sᵢ + κᵢ cᵢ``. Rates are positive by construction
+    and a step
     changes a rate by a factor of at most ``exp(Σ κᵢ)``.
 
     Args:

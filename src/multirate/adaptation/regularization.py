@@ -28,7 +28,8 @@ _FORMS = ("exact", "virtual", "last_step")
 class Regularized(Adaptation):
     r"""Rates of every level, each pulled towards those of its ancestors.
 
-    The penalty is ``Σ λᵢⱼ (αᵢ − αⱼ)²`` along every path of the tree plus ``λ_ts (α_t − α_{t-1})²`` on the coarsest level.
+    The penalty is ``Σ λᵢⱼ (αᵢ − αⱼ)²`` along every path of the tree plus ``λ_ts (α_t − α_{t-1})²`` on the coarsest
+    level.
     With the unpenalised ("virtual") rate ``α̂ = α_{t-1} + β H``:
 
     * ``"exact"``: ``α = (α̂ + 2β Σⱼ λⱼ αⱼ) / (1 + 2β Σⱼ λⱼ)``, ancestors first;

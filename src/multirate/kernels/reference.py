@@ -1,4 +1,4 @@
-"""The truth: one tensor after the other, each formula as it is printed. Every other kernel is compared with this one."""
+"""The truth: one tensor after the other, each formula as it is printed; every other kernel is compared with it."""
 
 from __future__ import annotations
 

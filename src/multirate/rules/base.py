@@ -82,7 +82,7 @@ class Rule(ABC):
 
 
 def ratio(numerator: Elements, denominator: Elements) -> Elements:
-    """``numerator / denominator``, written over the denominator: a fresh tensor the size of a layer costs page faults."""
+    """``numerator / denominator``, written over the denominator: a fresh tensor as large costs page faults."""
     if isinstance(denominator, TensorList):
         for n, d in zip(numerator, denominator, strict=True):
             torch.div(n, d, out=d)

@@ -37,9 +37,8 @@ class NAdam(Rule):
         return True
 
     def _momentum(self, step: Tensor, options: Options) -> Tensor:
-        beta1: float = options["betas"][0]
-        # exp, since torch has no power of a float to a tensor that keeps its type
-        return (1.0 - 0.5 * (step * (options["momentum_decay"] * log(0.96))).exp()) * beta1
+        decay: Tensor = (step * (options["momentum_decay"] * log(0.96))).exp()
+        return (1.0 - 0.5 * decay) * float(options["betas"][0])
 
     def advance_scalars(self, scalars: dict[str, Tensor], live: Tensor, options: Options) -> None:
         momentum = self._momentum(scalars["step"], options)
