@@ -27,8 +27,6 @@ class Case:
     build: Callable[..., torch.optim.Optimizer]
     lr: float = 1e-2
     host_reads: int = 0
-    settable: bool = True
-    constructor: bool = True
     linear_in_lr: bool = True
     compiles: bool = True
     nested_state: bool = False
@@ -59,7 +57,10 @@ CASES = (
     Case("RAdam", _preset("RAdam")),
     Case("NAdam", _preset("NAdam")),
     Case(
-        "AdaBound", _preset("AdaBound"), linear_in_lr=False, reason="the bounds clamp the rate, so lr is no plain factor"
+        "AdaBound",
+        _preset("AdaBound"),
+        linear_in_lr=False,
+        reason="the bounds clamp the rate, so lr is no plain factor",
     ),
     Case("Lion", _preset("Lion"), lr=1e-3),
     Case("SGDHD", _preset("SGDHD")),
@@ -173,7 +174,7 @@ def test_the_table_holds_every_optimizer() -> None:
     assert {case.name for case in CASES} == set(multirate.__all__) - not_optimizers
     plain = Case("", _wrapped)
     for case in CASES:
-        flags = ("host_reads", "settable", "constructor", "linear_in_lr", "compiles", "nested_state")
+        flags = ("host_reads", "linear_in_lr", "compiles", "nested_state")
         assert case.reason or all(getattr(case, flag) == getattr(plain, flag) for flag in flags)
 
 
@@ -288,10 +289,7 @@ def test_a_schedule_multiplies_and_learned_rates_survive_it(case: Case, schedule
     for t in range(6):
         train(model, optimizer, 1, t)
         stock.step()
-        raw = leaves({level: own.adaptation.level_rates(own._memory, level, case.lr) for level in own._tree.levels})
-        raw = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in raw.items()}
-        global_before = own._tree.levels[0]
-        kept = own.adaptation.level_rates(own._memory, global_before, case.lr).clone()
+        kept = own.adaptation.level_rates(own._memory, "global", case.lr).clone()
         ours.step(*metric)
         theirs.step(*metric)
         assert optimizer.param_groups[0]["lr"] == stock.param_groups[0]["lr"]
@@ -363,7 +361,7 @@ def test_lr_zero_in_warm_up(case: Case) -> None:
     model = a_model()
     optimizer = case.make(model.named_parameters())
     start = [p.detach().clone() for p in model.parameters()]
-    raw = {k: v for k, v in learned(optimizer).items()}
+    raw = learned(optimizer)
     optimizer.param_groups[0]["lr"] = 0.0
     train(model, optimizer, 2)
     assert all(torch.equal(a, b) for a, b in zip(start, model.parameters(), strict=True))
@@ -608,11 +606,8 @@ def test_a_step_reads_nothing_back(case: Case, kind: str) -> None:
             model[3].bias.grad = None
         with HostReads() as reads:
             optimizer.step()
-        expected = case.host_reads if case.name != "wrap" else max(case.host_reads, 1)
-        if case.name == "wrap":
-            # The inner torch optimizer reads its own step counts.
-            continue
-        assert sum(reads.seen.values()) <= expected, reads.seen
+        if not case.host_reads:  # what wrap reads is told from what its inner optimizer reads in the next test
+            assert not reads.seen
 
 
 def test_wrap_itself_reads_one_number() -> None:
@@ -629,7 +624,7 @@ def test_wrap_itself_reads_one_number() -> None:
         loss_of(model, t).backward()
         with HostReads() as reads:
             optimizer.step()
-        assert sum(reads.seen.values()) == 1
+        assert sum(reads.seen.values()) == next(c.host_reads for c in CASES if c.name == "wrap")
 
 
 @EVERY

@@ -20,7 +20,7 @@ from multirate.tensorlist import TensorList
 
 Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
-_BATCH_ELEMENTS = 1 << 16
+_BATCH_ELEMENTS = 1 << 15
 """Small tensors are processed together up to this many elements; on a CPU larger batches only leave the cache."""
 _BATCH_ELEMENTS_ON_DEVICE = 1 << 26
 
@@ -232,30 +232,36 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         batches: list[Batch] = []
         index = 0
         for group in self.param_groups:
-            batch: Batch | None = None
-            start = index
-            kind: object = None
-            size = 0
+            start, names = index, self._state_names(group)
+            open_batches: dict[object, tuple[Batch, int]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     _refuse(parameter)
-                    self._allocate(parameter, group)
+                    state, size = self.state[parameter], parameter.numel()
+                    if any(name not in state for name in names):
+                        self._allocate(parameter, group)
                     limit = _BATCH_ELEMENTS if parameter.device.type == "cpu" else _BATCH_ELEMENTS_ON_DEVICE
-                    this_kind = (parameter.dtype, parameter.device)
-                    if batch is None or kind != this_kind or size + parameter.numel() > limit:
-                        batch, kind, size = self._empty_batch(group, parameter, start), this_kind, 0
+                    kind = (parameter.dtype, parameter.device)
+                    batch, filled = open_batches.get(kind, (None, 0))
+                    if batch is None or filled + size > limit:
+                        batch, filled = self._empty_batch(group, parameter, start, names), 0
                         batches.append(batch)
-                    size += parameter.numel()
+                    if size <= limit:  # a larger tensor is a batch of its own, and the open one stays open
+                        open_batches[kind] = (batch, filled + size)
                     self._collect(batch, index, parameter)
                 index += 1
         return batches
 
-    def _empty_batch(self, group: dict[str, Any], parameter: Tensor, start: int) -> Batch:
+    def _state_names(self, group: dict[str, Any]) -> list[str]:
+        """Names of the elementwise state of a group's parameters."""
         names = [*self.rule.buffers(group)]
         if self.adaptation.horizon > 0:
             names.append(TRACE)
         elif self.rule.keeps_direction(group):
             names.append(DIRECTION)
+        return names
+
+    def _empty_batch(self, group: dict[str, Any], parameter: Tensor, start: int, names: list[str]) -> Batch:
         return Batch(
             rule=self.rule,
             options=group,

@@ -23,10 +23,7 @@ def _log_rates(
 ) -> LogRates:
     """Log-rates with a step size for each level; finer levels, whose agreement is noisier, move less."""
     if hyper_lr is None:
-        names = [
-            level if isinstance(level, str) else level[0] if isinstance(level, tuple) else level.name
-            for level in levels
-        ]
+        names = [level[0] if isinstance(level, tuple) and level else getattr(level, "name", level) for level in levels]
         hyper_lr = {name: _KAPPA.get(name, 0.1) for name in names}
     return LogRates(hyper_lr=hyper_lr, trace=trace, bounds=bounds)
 

@@ -46,6 +46,8 @@ class TensorList:
         return TensorList([getattr(tensor, method)(*row, **keywords) for tensor, row in pairs])
 
     def add(self, other: Any) -> TensorList:
+        if isinstance(other, Tensor):  # the overload with one tensor would read it back to the host
+            other = TensorList([other] * len(self))
         return self._foreach("add", other)
 
     def add_(self, other: Any) -> TensorList:

@@ -89,7 +89,7 @@ def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live
         displacements, directions = nonlinear
         parameters.sub_(displacements)
     if batch.horizon > 0:
-        shares = TensorList(moved) * live
+        shares = TensorList(moved).mul(live)  # the operator breaks the graph of torch.compile
         traces = state[TRACE].mul_(1.0 - shares * (1.0 - batch.horizon))
         traces.addcmul_(directions, shares if scale is None else shares * scale)
     elif DIRECTION in state:

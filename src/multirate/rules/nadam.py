@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from multirate.rules.adam import update_moments
@@ -48,8 +49,10 @@ class NAdam(Rule):
         step, product = scalars["step"], scalars["mu_product"]
         momentum, following = self._momentum(step, options), self._momentum(step + 1, options)
         root = one_minus_power(options["betas"][1], step).sqrt()
+        # The product is still 1 when the first step is skipped; nothing is moved then, and it must not be by NaN.
+        correction = torch.where(product < 1.0, 1.0 - product, 1.0)
         return {
-            "gradient": root * (1.0 - momentum) / (1.0 - product),
+            "gradient": root * (1.0 - momentum) / correction,
             "momentum": root * following / (1.0 - product * following),
             "eps": root * options["eps"],
         }
