@@ -12,7 +12,7 @@ from multirate.adaptation import LogRates, Transition
 from multirate.levels import Level
 from multirate.optimizer import MultiRate, Parameters
 
-_KAPPA = {"global": 0.3, "group": 0.1, "layer": 0.1, "gate": 0.1, "unit": 0.03, "parameter": 0.01}
+_KAPPA = {"global": 0.03, "group": 0.01, "layer": 0.01, "gate": 0.01, "unit": 0.003, "parameter": 0.001}
 
 
 def _log_rates(
@@ -24,7 +24,7 @@ def _log_rates(
     """Log-rates with a step size for each level; finer levels, whose agreement is noisier, move less."""
     if hyper_lr is None:
         names = [level[0] if isinstance(level, tuple) and level else getattr(level, "name", level) for level in levels]
-        hyper_lr = {name: _KAPPA.get(name, 0.1) for name in names}
+        hyper_lr = {name: _KAPPA.get(name, 0.01) for name in names}
     return LogRates(hyper_lr=hyper_lr, trace=trace, bounds=bounds)
 
 
