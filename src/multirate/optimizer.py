@@ -271,6 +271,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             parameters=[],
             gradients=[],
             state={name: [] for name in names},
+            steps=[],
             elementwise=ELEMENT in self._tree.levels,
             horizon=self.adaptation.horizon,
             norms=self.adaptation.needs_norms,
@@ -286,6 +287,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         batch.parameters.append(view(parameter))
         batch.gradients.append(view(gradient.resolve_conj()) if parameter.is_complex() else gradient)
         state = self.state[parameter]
+        batch.steps.append(state["step"])
         for name, tensors in batch.state.items():
             tensors.append(view(state[name]) if state[name].is_complex() else state[name])
 

@@ -24,7 +24,7 @@ def _log_rates(
     """Log-rates with a step size for each level; finer levels, whose agreement is noisier, move less."""
     if hyper_lr is None:
         names = [level[0] if isinstance(level, tuple) and level else getattr(level, "name", level) for level in levels]
-        hyper_lr = {name: _KAPPA.get(name, 0.01) for name in names}
+        hyper_lr = {str(name): _KAPPA.get(str(name), 0.01) for name in names}
     return LogRates(hyper_lr=hyper_lr, trace=trace, bounds=bounds)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from multirate.kernels import foreach, reference
+from multirate.kernels import foreach, fused, reference
 from multirate.kernels.batch import DIRECTION, TRACE, Batch, Measured, arithmetic_dtype
 
 
 def choose(batch: Batch) -> ModuleType:
-    """The kernel of a batch: ``reference`` when its group says ``foreach=False``, else ``foreach``."""
-    return reference if batch.options.get("foreach") is False else foreach
+    """The kernel of a batch: ``reference`` when its group says ``foreach=False``, else the fastest that is right."""
+    if batch.options.get("foreach") is False:
+        return reference
+    return fused if fused.fits(batch) else foreach
 
 
 __all__ = ["DIRECTION", "TRACE", "Batch", "Measured", "arithmetic_dtype", "choose"]

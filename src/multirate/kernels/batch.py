@@ -29,6 +29,7 @@ class Batch:
         parameters: The parameters, to be changed in place.
         gradients: Their gradients, never changed.
         state: Elementwise state by name, each a list parallel to ``parameters``.
+        steps: Number of steps each has taken, 0-d; the present one included once rates have moved.
         elementwise: Whether there is a rate per element.
         horizon: Decay ρ of the trace the gradient is compared with; 0 compares with the last direction.
         norms: Whether squared norms are measured too.
@@ -43,6 +44,7 @@ class Batch:
     parameters: list[Tensor]
     gradients: list[Tensor]
     state: dict[str, list[Tensor]]
+    steps: list[Tensor]
     elementwise: bool
     horizon: float
     norms: bool
