@@ -49,22 +49,24 @@ class Around(torch.optim.Optimizer):
             super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of both optimizers: the inner one's as it stands, this one's under ``around``."""
-        own = super().state_dict()
-        return {**self.optimizer.state_dict(), "around": own["state"]}
+        """State of both optimizers, each parameter's in one dict, as checkpoint tools expect it."""
+        inner, own = self.optimizer.state_dict(), super().state_dict()["state"]
+        merged = {i: {**inner["state"].get(i, {}), **state} for i, state in own.items()}
+        return {**inner, "state": {**inner["state"], **merged}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what :meth:`state_dict` returned."""
-        inner = {name: value for name, value in state_dict.items() if name != "around"}
-        self.optimizer.load_state_dict(inner)
-        self.param_groups = self.optimizer.param_groups
+        """Loads what :meth:`state_dict` returned, or a state of the inner optimizer alone."""
         parameters = [p for group in self.param_groups for p in group["params"]]
-        ids = [i for group in inner["param_groups"] for i in group["params"]]
-        saved = state_dict.get("around", {})
+        own_names = {name for parameter in parameters for name in self._state_of(parameter)}
+        saved: dict[Any, dict[str, Any]] = state_dict["state"]
+        inner = {i: {k: v for k, v in state.items() if k not in own_names} for i, state in saved.items()}
+        self.optimizer.load_state_dict({**state_dict, "state": inner})
+        self.param_groups = self.optimizer.param_groups
+        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         for parameter, i in zip(parameters, ids, strict=True):
             state = self._state_of(parameter)
-            for name, value in saved.get(i, {}).items():
-                state[name].copy_(value)
+            for name in own_names & set(saved.get(i, {})):
+                state[name].copy_(saved[i][name])
 
     def __getstate__(self) -> dict[str, Any]:
         own = {k: v for k, v in self.__dict__.items() if not k.startswith("_optimizer_") and k != "step"}

@@ -16,6 +16,8 @@ from multirate.optimizer import MultiRate
 from multirate.rules import Rule
 from multirate.rules.base import Elements, Options, State
 
+_INNER = "wrapped."
+
 
 @dataclass(frozen=True)
 class Displacement(Rule):
@@ -106,15 +108,24 @@ class Wrapped(MultiRate):
             super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of both: that of the learned rates, and the inner optimizer's under ``wrapped``."""
-        return {**super().state_dict(), "wrapped": self.optimizer.state_dict()}
+        """State of both optimizers, each parameter's in one dict; the inner one's names start with ``wrapped.``."""
+        own, inner = super().state_dict(), self.optimizer.state_dict()["state"]
+        merged = {
+            i: {**state, **{f"{_INNER}{name}": value for name, value in inner.get(i, {}).items()}}
+            for i, state in own["state"].items()
+        }
+        return {**own, "state": merged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads what :meth:`state_dict` returned."""
-        own = {name: value for name, value in state_dict.items() if name != "wrapped"}
-        super().load_state_dict(own)
-        if "wrapped" in state_dict:
-            self.optimizer.load_state_dict(state_dict["wrapped"])
+        own: dict[Any, dict[str, Any]] = {}
+        inner: dict[Any, dict[str, Any]] = {}
+        for i, state in state_dict["state"].items():
+            own[i] = {k: v for k, v in state.items() if not k.startswith(_INNER)}
+            inner[i] = {k.removeprefix(_INNER): v for k, v in state.items() if k.startswith(_INNER)}
+        super().load_state_dict({**state_dict, "state": own})
+        inner = {i: state for i, state in inner.items() if state}
+        self.optimizer.load_state_dict({**state_dict, "state": inner})
         self.param_groups = self.optimizer.param_groups
 
     def __getstate__(self) -> dict[str, Any]:
