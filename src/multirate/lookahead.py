@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from multirate.around import Around
+from multirate.ghost import awake
 from multirate.rules.base import in_range
 
 
@@ -51,7 +52,7 @@ class Lookahead(Around):
         skipped = self._skipped()
         loss = self.optimizer.step(closure) if closure is not None else self.optimizer.step()
         live = torch.ones(()) if skipped is None else (self._skipped() == skipped).float()
-        live = live * self._awake().to(live.device)
+        live = live * awake(self.param_groups, live.device, live.dtype)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -67,16 +68,3 @@ class Lookahead(Around):
     def _skipped(self) -> Any:
         """The inner optimizer's count of skipped steps, if it keeps one: a skipped step is none for us either."""
         return getattr(self.optimizer, "skipped_steps", None)
-
-    def _awake(self) -> Tensor:
-        """0 when every ``lr`` and every gradient is 0, else 1: the ghost step of checkpoint tools changes nothing."""
-        rates = [group["lr"] for group in self.param_groups]
-        if any(not isinstance(lr, Tensor) and lr != 0 for lr in rates):
-            return torch.ones(())
-        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not gradients:
-            return torch.zeros(())
-        device = gradients[0].device
-        seen = [(g.to_dense() if g.is_sparse else g).ne(0).any().to(device) for g in gradients]
-        seen += [lr.ne(0).to(device).reshape(()) for lr in rates if isinstance(lr, Tensor)]
-        return torch.stack(seen).any().float()

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from multirate import checkpoint, kernels
 from multirate.adaptation import Adaptation, LogRates, Measurement, Transition
+from multirate.ghost import awake
 from multirate.kernels import DIRECTION, TRACE, Batch
-from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, module_kinds
+from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, level_name, module_kinds
 from multirate.memory import MODEL, TENSOR, Memory, Slot, settle
 from multirate.rates import RatesView
 from multirate.rules import Adam, Rule
@@ -122,10 +123,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         self._parameters = [p for group in self.param_groups for p in group["params"]]
         infos = describe_parameters(self.param_groups, self._kinds)
         tree = Tree(self._levels, infos)
-        given = [
-            level if isinstance(level, str) else level[0] if isinstance(level, tuple) else level.name
-            for level in self._levels
-        ]
+        given = [level_name(level) for level in self._levels]
         self.adaptation = self._chosen.for_levels(tree.levels, given)
         wide = any(p.dtype in (torch.float64, torch.complex128) for p in self._parameters)
         dtype = torch.float64 if wide else torch.float32
@@ -158,13 +156,9 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         """Makes what is missing of a parameter's elementwise state."""
         state = self.state[parameter]
         dtype = kernels.arithmetic_dtype(parameter.dtype)
-        wanted = {name: (start, dtype) for name, start in self.rule.buffers(group).items()}
-        if self.adaptation.horizon > 0:
-            wanted[TRACE] = (0.0, dtype)
-        elif self.rule.keeps_direction(group):
-            wanted[DIRECTION] = (0.0, self.rule.direction_dtype or dtype)
-        for name, (start, kind) in wanted.items():
+        for name, (start, own) in self._elementwise(group).items():
             if name not in state:
+                kind = own or dtype
                 if parameter.is_complex() and not kind.is_floating_point and not kind.is_complex:
                     kind = dtype
                 value = complex(start, start) if parameter.is_complex() else start
@@ -197,11 +191,12 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         return loss
 
     def _step(self, batches: list[Batch]) -> None:
-        measured = self._measure(batches)
+        present = self._present(batches)
+        measured = self._measure(batches, present)
         finite = measured.live
-        measured.live = finite * self._awake(batches)
+        measured.live = finite * awake(self.param_groups, self._memory.device, self._memory.dtype)
         rates = self.adaptation.update(self._memory, measured, self._reference_lr)
-        schedule = self._count(measured.live, [i for batch in batches for i in batch.index])
+        schedule = self._count(measured.live, present)
         self._memory["skipped"].add_(1.0 - finite)
         self._apply(batches, rates, schedule, measured.live)
 
@@ -211,20 +206,6 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         number: float = self.param_groups[0]["reference_lr"]
         return number
 
-    def _awake(self, batches: list[Batch]) -> Tensor | float:
-        """0 when every ``lr`` and every gradient is 0, else 1.
-
-        Checkpoint tools take such a ghost step to make state appear; it has to change nothing. Gradients are looked
-        at only while the host sees no learning rate above 0.
-        """
-        rates = [group["lr"] for group in self.param_groups]
-        if any(not isinstance(lr, Tensor) and lr != 0 for lr in rates):
-            return 1.0
-        memory = self._memory
-        seen = [g.ne(0).any().to(memory.device) for batch in batches for g in batch.gradients]
-        seen += [lr.ne(0).to(memory.device).reshape(()) for lr in rates if isinstance(lr, Tensor)]
-        return torch.stack(seen).any().to(memory.dtype)
-
     def _batches(self) -> list[Batch]:
         """Collects parameters with a gradient into batches of one group, type, device and bounded size."""
         if self._parameters and self._parameters[0].device != self._memory.device:
@@ -232,7 +213,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         batches: list[Batch] = []
         index = 0
         for group in self.param_groups:
-            start, names = index, self._state_names(group)
+            start, names = index, [*self._elementwise(group)]
             open_batches: dict[object, tuple[Batch, int]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -252,14 +233,16 @@ class MultiRate(RatesView, torch.optim.Optimizer):
                 index += 1
         return batches
 
-    def _state_names(self, group: dict[str, Any]) -> list[str]:
-        """Names of the elementwise state of a group's parameters."""
-        names = [*self.rule.buffers(group)]
+    def _elementwise(self, group: dict[str, Any]) -> dict[str, tuple[float, torch.dtype | None]]:
+        """Elementwise state of a group's parameters: where each starts, and its type if not that of the arithmetic."""
+        wanted: dict[str, tuple[float, torch.dtype | None]] = {
+            name: (start, None) for name, start in self.rule.buffers(group).items()
+        }
         if self.adaptation.horizon > 0:
-            names.append(TRACE)
+            wanted[TRACE] = (0.0, None)
         elif self.rule.keeps_direction(group):
-            names.append(DIRECTION)
-        return names
+            wanted[DIRECTION] = (0.0, self.rule.direction_dtype)
+        return wanted
 
     def _empty_batch(self, group: dict[str, Any], parameter: Tensor, start: int, names: list[str]) -> Batch:
         return Batch(
@@ -309,7 +292,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
 
         return of
 
-    def _measure(self, batches: list[Batch]) -> Measurement:
+    def _measure(self, batches: list[Batch], present: Tensor | None) -> Measurement:
         """Sums agreement (and norms) over the nodes of every level, bottom up."""
         tree, memory = self._tree, self._memory
         rows = list(self._zero_rows)
@@ -338,13 +321,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
                 powers = [scales[i], self._one, scales[i] * scales[i]][: self._row_count]
                 elements[i] = [e * power.to(e.device) for e, power in zip(found_elements, powers, strict=True)]
         live = torch.isfinite(stacked).all().to(memory.dtype)
-        present = [0.0] * len(tree.cells)
-        for batch in batches:
-            for i in batch.index:
-                present[i] = 1.0
-        factor = memory["factor"]
-        if 0.0 in present:
-            factor = factor * torch.tensor(present, dtype=memory.dtype, device=memory.device)
+        factor = memory["factor"] if present is None else memory["factor"] * present
         factor_of_cell = factor[tree.tensor_of_cell]
         moved = (factor_of_cell != 0).to(memory.dtype)
         # Absent and motionless tensors count for nothing, whatever their rows hold.
@@ -387,35 +364,51 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             live=live,
         )
 
-    def _count(self, live: Tensor, index: list[int]) -> Tensor:
+    def _present(self, batches: list[Batch]) -> Tensor | None:
+        """1 for each tensor that has a gradient, else 0; ``None`` when all have one."""
+        chosen = {i for batch in batches for i in batch.index}
+        if len(chosen) == len(self._parameters):
+            return None
+        mask = [1.0 if i in chosen else 0.0 for i in range(len(self._parameters))]
+        return torch.tensor(mask, dtype=self._memory.dtype, device=self._memory.device)
+
+    def _count(self, live: Tensor, present: Tensor | None) -> Tensor:
         """Counts the step for the tensors that take it, notes and returns the schedule's factor of every tensor."""
         memory = self._memory
-        if len(index) == len(self._parameters):
-            taken: Tensor = live.expand(len(index))
-        else:
-            chosen = set(index)
-            mask = [1.0 if i in chosen else 0.0 for i in range(len(self._parameters))]
-            taken = live * torch.tensor(mask, dtype=memory.dtype, device=memory.device)
+        taken = live.expand(len(self._parameters)) if present is None else live * present
         memory["step"].add_(taken)
         memory["time"].add_(live)
         scalars = {name: memory[name] for name in ("step", *self.rule.scalars)}
         start = 0
-        factor = torch.empty_like(memory["factor"])
         for group in self.param_groups:
             stop = start + len(group["params"])
-            lr = group["lr"]
-            if isinstance(lr, Tensor):
-                factor[start:stop].copy_(
-                    lr.to(memory.device, memory.dtype).div(self._reference_lr).expand(stop - start)
-                )
-            else:
-                factor[start:stop].fill_(lr / self._reference_lr)
             part = {name: value[start:stop] for name, value in scalars.items()}
             self.rule.advance_scalars(part, taken[start:stop], group)
             for name in self.rule.scalars:
                 memory[name][start:stop].copy_(part[name])
             start = stop
+        factor = self._factors()
         settle(memory["factor"], factor if self.transition is None else factor * self._share(), taken)
+        return factor
+
+    def _factors(self) -> Tensor:
+        """What multiplies each tensor's direction beside its rate: the schedule."""
+        return self._schedule()
+
+    def _schedule(self) -> Tensor:
+        """``η_t``: the present ``lr`` of each tensor's group over the reference."""
+        memory = self._memory
+        factor = torch.empty_like(memory["factor"])
+        start = 0
+        for group in self.param_groups:
+            stop = start + len(group["params"])
+            lr = group["lr"]
+            if isinstance(lr, Tensor):
+                relative = lr.to(memory.device, memory.dtype).div(self._reference_lr)
+                factor[start:stop].copy_(relative.expand(stop - start))
+            else:
+                factor[start:stop].fill_(lr / self._reference_lr)
+            start = stop
         return factor
 
     def _share(self) -> Tensor:
@@ -425,8 +418,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
     def _apply(self, batches: list[Batch], rates: Values, schedule: Tensor, live: Tensor) -> None:
         """Applies the combined rates, with the transition and the schedule on top."""
         if self.transition is not None:
-            share = self._share()
-            rates = rates * share + (1.0 - share) * (self.transition.final_lr or self._reference_lr)
+            rates = self.transition.mix(rates, self._memory["time"][0], self._reference_lr)
         tree, schedule = self._tree, schedule * live
         cells = (
             tree.lift(rates, tree.finest, "cell") * schedule[tree.tensor_of_cell] if isinstance(rates, Tensor) else None

@@ -29,6 +29,8 @@ class RatesView:
         @property
         def _reference_lr(self) -> float: ...
 
+        def _schedule(self) -> Tensor: ...
+
     def rates(self) -> dict[str, Any]:
         """Learned rates of every level, in absolute units, the present schedule included.
 
@@ -74,8 +76,7 @@ class RatesView:
         tree, memory = self._tree, self._memory
         rates = self.adaptation.combined(memory, self._reference_lr)
         if self.transition is not None:
-            share = self.transition.share(memory["time"][0])
-            rates = rates * share + (1.0 - share) * (self.transition.final_lr or self._reference_lr)
+            rates = self.transition.mix(rates, memory["time"][0], self._reference_lr)
         schedule = self._schedule()
         spread = tree.lift(rates, tree.finest, ELEMENT)
         shown = {}
@@ -89,11 +90,6 @@ class RatesView:
         """Number of steps skipped for a non-finite gradient (0-d tensor, so that reading it is yours to time)."""
         count: Tensor = self._memory["skipped"][0].to(torch.long)
         return count
-
-    def _schedule(self) -> Tensor:
-        """Factor of the present ``lr`` of each tensor's group over the reference."""
-        factors = [float(group["lr"]) / self._reference_lr for group in self.param_groups for _ in group["params"]]
-        return torch.tensor(factors, dtype=self._memory.dtype, device=self._memory.device)
 
     def _mean_schedule(self, schedule: Tensor, level: str) -> Tensor:
         tree = self._tree

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multirate import rules
 from multirate.adaptation import LogRates, Transition
-from multirate.levels import Level
+from multirate.levels import Level, level_name
 from multirate.optimizer import MultiRate, Parameters
 
 _KAPPA = {"global": 0.03, "group": 0.01, "layer": 0.01, "gate": 0.01, "unit": 0.003, "parameter": 0.001}
@@ -23,8 +23,7 @@ def _log_rates(
 ) -> LogRates:
     """Log-rates with a step size for each level; finer levels, whose agreement is noisier, move less."""
     if hyper_lr is None:
-        names = [level[0] if isinstance(level, tuple) and level else getattr(level, "name", level) for level in levels]
-        hyper_lr = {str(name): _KAPPA.get(str(name), 0.01) for name in names}
+        hyper_lr = {level_name(level): _KAPPA.get(level_name(level), 0.01) for level in levels}
     return LogRates(hyper_lr=hyper_lr, trace=trace, bounds=bounds)
 
 

@@ -71,8 +71,7 @@ class Wrapped(MultiRate):
         before = [[parameter.clone() for parameter in batch.parameters] for batch in batches]
         self.optimizer.step()
         if self.transition is not None:
-            share = self._share()
-            rates = rates * share + (1.0 - share) * (self.transition.final_lr or self._reference_lr)
+            rates = self.transition.mix(rates, self._memory["time"][0], self._reference_lr)
         cells = self._tree.lift(rates, self._tree.finest, "cell") if isinstance(rates, Tensor) else None
         for batch, starts in zip(batches, before, strict=True):
             for position, i in enumerate(batch.index):
@@ -88,13 +87,10 @@ class Wrapped(MultiRate):
         else:
             batch.state[DIRECTION][position].copy_(direction)
 
-    def _count(self, live: Tensor, index: list[int]) -> Tensor:
-        """As for any rule; but the schedule is inside the displacement already, so its factor is 1."""
-        schedule = super()._count(live, index)
-        own = torch.ones_like(schedule) if self.transition is None else self._share().expand_as(schedule)
-        known = self._memory["factor"]
-        known.copy_(torch.where(known != 0, own, known))
-        return schedule
+    def _factors(self) -> Tensor:
+        """As for any rule, but the schedule is inside the displacement already: 1, or 0 where ``lr`` is 0."""
+        factor = super()._factors()
+        return factor.ne(0).to(factor.dtype)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group to the inner optimizer, which this one shares."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from multirate.levels import Values
 from multirate.rules.base import in_range
 
 
@@ -31,3 +32,8 @@ class Transition:
     def share(self, time: Tensor) -> Tensor:
         """τ(t), the share of the learned rate."""
         return (time * -self.rate).exp()
+
+    def mix(self, rates: Values, time: Tensor, lr: float) -> Values:
+        """``τ(t) α* + (1 − τ(t)) α_∞``; ``lr`` is α_∞ where none was given."""
+        share = self.share(time)
+        return rates * share + (1.0 - share) * (self.final_lr or lr)

@@ -55,6 +55,11 @@ class Level:
             raise ValueError(f"levels: the node function of level {self.name!r} is not callable: {self.node!r}")
 
 
+def level_name(level: object) -> str:
+    """Name of a level given as a string, a :class:`Level` or a pair of name and function."""
+    return str(level[0] if isinstance(level, tuple) and level else getattr(level, "name", level))
+
+
 @dataclass(frozen=True)
 class ModuleKind:
     """What the type of a module says of its weights: transposed convolution, its groups, and its number of gates."""
