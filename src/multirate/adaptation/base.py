@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from multirate.adaptation.steps import HyperStep
 from multirate.levels import ELEMENT, Values
 from multirate.memory import Memory, Slot, settle_values
 from multirate.tensorlist import TensorList
@@ -91,6 +92,27 @@ class Adaptation(ABC):
     def weights(self, memory: Memory) -> dict[str, Tensor]:
         """Combination weights by level; empty for an adaptation without any."""
         return {}
+
+
+@dataclass(frozen=True)
+class FinestRates(Adaptation):
+    """An adaptation whose levels keep a rate each, of which that of the finest level is applied."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def step(self) -> HyperStep: ...
+
+    def slots(self, levels: Sequence[str], lr: float) -> list[Slot]:
+        return [
+            *(Slot(f"rate.{level}", level, lr) for level in levels),
+            *(slot for level in levels for slot in self.step.slots(level)),
+            *agreement_slots(levels),
+        ]
+
+    def combined(self, memory: Memory, lr: float) -> Values:
+        rates: Values = memory[f"rate.{memory.tree.finest}"]
+        return rates
 
 
 def per_level(

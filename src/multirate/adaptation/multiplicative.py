@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from multirate.adaptation.base import (
     Adaptation,
+    FinestRates,
     Measurement,
-    agreement_slots,
     check_bounds,
     move,
     note_agreement,
@@ -18,7 +18,7 @@ from multirate.adaptation.base import (
 )
 from multirate.adaptation.steps import HyperStep, Plain
 from multirate.levels import ELEMENT, Values
-from multirate.memory import Memory, Slot
+from multirate.memory import Memory
 
 
 def cosine(measured: Measurement, level: str) -> Values:
@@ -28,7 +28,7 @@ def cosine(measured: Measurement, level: str) -> Values:
 
 
 @dataclass(frozen=True)
-class Multiplicative(Adaptation):
+class Multiplicative(FinestRates):
     """``α ← α (1 + β cos(g_t, d_{t-1}))`` for every node of every level; the applied rate is that of the finest level.
 
     The change a step makes to a rate is at most a factor 1 ± β, whatever the scale of the gradients.
@@ -48,17 +48,6 @@ class Multiplicative(Adaptation):
     def for_levels(self, levels: Sequence[str], given: Sequence[str]) -> Adaptation:
         check_bounds(self.bounds)
         return replace(self, hyper_lr=per_level("hyper_lr", self.hyper_lr, levels))
-
-    def slots(self, levels: Sequence[str], lr: float) -> list[Slot]:
-        return [
-            *(Slot(f"rate.{level}", level, lr) for level in levels),
-            *(slot for level in levels for slot in self.step.slots(level)),
-            *agreement_slots(levels),
-        ]
-
-    def combined(self, memory: Memory, lr: float) -> Values:
-        rates: Values = memory[f"rate.{memory.tree.finest}"]
-        return rates
 
     def update(self, memory: Memory, measured: Measurement, lr: float) -> Values:
         assert isinstance(self.hyper_lr, Mapping)

@@ -8,8 +8,8 @@ from math import inf
 
 from multirate.adaptation.base import (
     Adaptation,
+    FinestRates,
     Measurement,
-    agreement_slots,
     check_bounds,
     check_reduction,
     move,
@@ -18,14 +18,14 @@ from multirate.adaptation.base import (
 )
 from multirate.adaptation.steps import HyperStep, Plain
 from multirate.levels import Values
-from multirate.memory import Memory, Slot
+from multirate.memory import Memory
 from multirate.rules.base import in_range
 
 _FORMS = ("exact", "virtual", "last_step")
 
 
 @dataclass(frozen=True)
-class Regularized(Adaptation):
+class Regularized(FinestRates):
     r"""Rates of every level, each pulled towards those of its ancestors.
 
     The penalty is ``Σ λᵢⱼ (αᵢ − αⱼ)²`` along every path of the tree plus ``λ_ts (α_t − α_{t-1})²`` on the coarsest
@@ -100,17 +100,6 @@ class Regularized(Adaptation):
     def _time_pull(self, level: str, levels: Sequence[str]) -> float:
         assert isinstance(self.hyper_lr, Mapping)
         return 2.0 * self.hyper_lr[level] * self.time_penalty if level == levels[0] else 0.0
-
-    def slots(self, levels: Sequence[str], lr: float) -> list[Slot]:
-        return [
-            *(Slot(f"rate.{level}", level, lr) for level in levels),
-            *(slot for level in levels for slot in self.step.slots(level)),
-            *agreement_slots(levels),
-        ]
-
-    def combined(self, memory: Memory, lr: float) -> Values:
-        rates: Values = memory[f"rate.{memory.tree.finest}"]
-        return rates
 
     def update(self, memory: Memory, measured: Measurement, lr: float) -> Values:
         assert isinstance(self.hyper_lr, Mapping)
