@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line, or say how to install what it needs."""
     try:
-        from multirate.lab.commands import command_line
+        from multirate.lab.commands.group import command_line
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == "multirate":

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
 
+from multirate.lab.readings import apply_reading
 from multirate.lab.registry import Registry
-
-Setting: TypeAlias = float | int | bool | str | tuple[float, ...] | tuple[str, ...] | None
-Settings: TypeAlias = Mapping[str, Setting]
+from multirate.lab.variants import Settings
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,11 @@ class OptimizerEntry:
         """
         module, _, attribute = self.constructor.partition(":")
         constructor: Any = getattr(importlib.import_module(module), attribute)
-        optimizer: torch.optim.Optimizer = constructor(list(parameters), **settings)
+        named = list(parameters)
+        options: dict[str, Any] = dict(settings)
+        if "reading" in options:
+            options = apply_reading(options, named, options.pop("reading"))
+        optimizer: torch.optim.Optimizer = constructor(named, **options)
         return optimizer
 
 
@@ -79,7 +82,7 @@ OPTIMIZERS: Registry[OptimizerEntry] = Registry(
             constructor="torch.optim:Adam",
             description="Adam at a fixed rate",
             citation=_ADAM,
-            settings={"lr": 1e-3},
+            settings={"lr": 1e-3, "fused": True},
         ),
         OptimizerEntry(
             name="adamw",
@@ -104,6 +107,19 @@ OPTIMIZERS: Registry[OptimizerEntry] = Registry(
                 "lr": 1e-3,
                 "levels": ("global", "unit"),
                 "weights": (0.8, 0.2),
+                "hyper_lr": 1e-8,
+                "weight_lr": 0.03,
+            },
+        ),
+        OptimizerEntry(
+            name="adam-cam-hd-3",
+            constructor="multirate:AdamCAMHD",
+            description="Adam-CAM-HD with three levels",
+            citation=_JIE,
+            settings={
+                "lr": 1e-3,
+                "levels": ("global", "layer", "parameter"),
+                "weights": (0.4, 0.3, 0.3),
                 "hyper_lr": 1e-8,
                 "weight_lr": 0.03,
             },

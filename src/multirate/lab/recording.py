@@ -43,16 +43,20 @@ class Recorder:
     Args:
         model: The model that is trained.
         optimizer: Its optimizer, of any make.
+        recorded: The curves of a recorder of the same training, to go on with.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, recorded: Mapping[str, Any] | None = None
+    ) -> None:
+        kept: Mapping[str, Any] = recorded or {}
         self._parameters = dict(model.named_parameters())
         self._optimizer = optimizer
-        self._steps: list[int] = []
-        self._layer_rates: Series = defaultdict(list)
-        self._weights: Series = defaultdict(list)
-        self._rates: dict[str, Series] = defaultdict(lambda: defaultdict(list))
-        self._agreement: dict[str, Series] = defaultdict(lambda: defaultdict(list))
+        self._steps: list[int] = kept.get("rate_steps", [])
+        self._layer_rates: Series = defaultdict(list, kept.get("layer_rates", {}))
+        self._weights: Series = defaultdict(list, kept.get("weights", {}))
+        self._rates = _by_level(kept.get("rates", {}))
+        self._agreement = _by_level(kept.get("agreement", {}))
 
     def record(self, step: int) -> None:
         """Write down the present state, reached after `step` steps."""
@@ -102,6 +106,12 @@ class Recorder:
             sums[layer] += rate * elements
             counts[layer] += elements
         return {layer: sums[layer] / counts[layer] for layer in sums if counts[layer]}
+
+
+def _by_level(kept: Mapping[str, Series]) -> dict[str, Series]:
+    levels: dict[str, Series] = defaultdict(lambda: defaultdict(list))
+    levels.update({level: defaultdict(list, nodes) for level, nodes in kept.items()})
+    return levels
 
 
 def rounded(value: float) -> float | None:

@@ -5,28 +5,48 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from multirate.lab.registry import check_name
+from multirate.lab.variants import Variant
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training run: which task, which optimizer, which seed, how long."""
+    """One training run.
+
+    Attributes:
+        task: Name of the task.
+        optimizer: The variant of an optimizer, as `str(Variant)` writes it.
+        seed: Seed of the initial weights, the order of the examples and the augmentation.
+        epochs: Passes over the training set; the most there may be, with `patience`.
+        fold: Train without this fifth (0 to 4) of the training set and evaluate on it, instead of on the test set.
+        patience: Stop when the evaluated loss has not fallen for so many epochs.
+    """
 
     task: str
     optimizer: str
     seed: int
     epochs: int
+    fold: int | None = None
+    patience: int | None = None
+
+    @property
+    def variant(self) -> Variant:
+        """The optimizer with its options and schedule."""
+        return Variant.parse(self.optimizer)
 
     @property
     def stem(self) -> str:
         """The name of the trial's files, without a folder or an ending."""
-        return f"{self.task.replace('/', '-')}--{self.optimizer}--{self.seed}"
+        optimizer = self.optimizer.replace("/", ",").replace(":", "_")
+        fold = "" if self.fold is None else f"--fold{self.fold}"
+        return f"{self.task.replace('/', '-')}--{optimizer}--{self.seed}{fold}"
 
     def __str__(self) -> str:
-        return f"{self.task} {self.optimizer} seed {self.seed}"
+        fold = "" if self.fold is None else f" fold {self.fold}"
+        return f"{self.task} {self.optimizer} seed {self.seed}{fold}"
 
 
 @dataclass(frozen=True)
@@ -35,19 +55,24 @@ class TrialResult:
 
     Attributes:
         task: Name of the task.
-        optimizer: Name of the optimizer.
+        optimizer: The variant of an optimizer.
         seed: Seed of the initial weights and of the order of the examples.
         epochs: Epochs asked for.
-        steps: Steps taken: fewer than asked for when the run diverged.
+        steps: Steps taken: fewer than asked for when the run diverged or stopped early.
         diverged: Whether the loss became infinite or not a number.
-        test_loss: Mean loss on the test set after the last epoch; None when diverged.
-        test_accuracy: Fraction of the test set classified rightly after the last epoch; None when diverged.
-        seconds: Time spent in training steps; evaluation and recording are left out.
+        test_loss: Mean loss on the test set (with `fold`, on the fold) after the last epoch; None when diverged.
+        test_accuracy: Fraction classified rightly after the last epoch; None when diverged or without a meaning.
+        seconds: Time spent in training steps; evaluation, recording and checkpoints are left out.
         settings: Keyword arguments that the optimizer was built with.
         command: The command that made the row.
         versions: Of Python, torch and this package.
         revision: Git revision of the code, when known.
         hardware: Processor, cores and accelerator.
+        fold: The fifth of the training set that was held out.
+        patience: Epochs without a lower loss that end the run.
+        best_epoch: The epoch, 1 or later, with the lowest evaluated loss.
+        preparation_seconds: Time that the optimizer practised before the first step.
+        machine: Device and precision.
     """
 
     task: str
@@ -64,11 +89,16 @@ class TrialResult:
     versions: Mapping[str, str]
     revision: str | None
     hardware: str
+    fold: int | None = None
+    patience: int | None = None
+    best_epoch: int | None = None
+    preparation_seconds: float = 0.0
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trial(self) -> Trial:
         """The trial that this is the result of."""
-        return Trial(self.task, self.optimizer, self.seed, self.epochs)
+        return Trial(self.task, self.optimizer, self.seed, self.epochs, self.fold, self.patience)
 
     def to_json(self) -> str:
         """Return the row as one line of JSON, without the line's end."""
@@ -84,13 +114,18 @@ class TrialResult:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise ValueError("expected a JSON object")
-        fields = {field.name for field in dataclasses.fields(cls)}
-        if missing := sorted(fields - row.keys()):
+        fields = {each.name: each for each in dataclasses.fields(cls)}
+        required = {name for name, each in fields.items() if _is_required(each)}
+        if missing := sorted(required - row.keys()):
             raise ValueError(f"missing {', '.join(missing)}")
         # Names become file names, and the line may come from anywhere.
         check_name("task", row["task"])
-        check_name("optimizer", row["optimizer"])
-        return cls(**{name: row[name] for name in fields})
+        Variant.parse(row["optimizer"])
+        return cls(**{name: row[name] for name in fields if name in row})
+
+
+def _is_required(entry: dataclasses.Field[Any]) -> bool:
+    return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
 
 
 @dataclass(frozen=True)

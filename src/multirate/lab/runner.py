@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,10 +14,24 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from queue import Empty
 
+from multirate.lab.machine import keep_freed_memory
 from multirate.lab.results import Outcome, Trial
-from multirate.lab.trial import StoppedError, run_trial
+from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
 
 POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who runs the trials.
+
+    Attributes:
+        jobs: Number of processes at a time; 1 stays in this one.
+        ray: Address of a Ray cluster (`local` starts one here); None does without.
+    """
+
+    jobs: int = 1
+    ray: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,28 +50,35 @@ class Listener:
     on_outcome: Callable[[Outcome], None]
 
 
-def run_trials(trials: Sequence[Trial], *, jobs: int, command: str, listener: Listener) -> list[Failure]:
+def run_trials(
+    trials: Sequence[Trial], workers: Workers, circumstances: Circumstances, listener: Listener
+) -> list[Failure]:
     """Run trials and hand every outcome to the listener as soon as it is there.
 
     Args:
         trials: What to run, in the order of starting.
-        jobs: Number of processes; 1 stays in this one.
-        command: The command that asked for it, for the record.
+        workers: Who runs them.
+        circumstances: How each of them is run.
         listener: Hears of epochs and outcomes.
 
     Returns:
         The trials that failed; the others are not held up by them.
     """
-    if min(jobs, len(trials)) <= 1:
-        return _run_here(trials, command, listener)
-    return _run_in_processes(trials, jobs, command, listener)
+    if workers.ray is not None:
+        from multirate.lab.cluster import run_on_cluster
+
+        return run_on_cluster(trials, workers.ray, circumstances, listener)
+    if min(workers.jobs, len(trials)) <= 1:
+        return _run_here(trials, circumstances, listener)
+    return _run_in_processes(trials, workers.jobs, circumstances, listener)
 
 
-def _run_here(trials: Sequence[Trial], command: str, listener: Listener) -> list[Failure]:
+def _run_here(trials: Sequence[Trial], circumstances: Circumstances, listener: Listener) -> list[Failure]:
+    keep_freed_memory()
     failures = []
     for trial in trials:
         try:
-            outcome = run_trial(trial, command=command, on_epoch=listener.on_epoch)
+            outcome = run_trial(trial, circumstances, Signals(on_epoch=listener.on_epoch))
         except Exception:
             failures.append(Failure(trial, traceback.format_exc()))
         else:
@@ -64,16 +86,18 @@ def _run_here(trials: Sequence[Trial], command: str, listener: Listener) -> list
     return failures
 
 
-def _run_in_processes(trials: Sequence[Trial], jobs: int, command: str, listener: Listener) -> list[Failure]:
+def _run_in_processes(
+    trials: Sequence[Trial], jobs: int, circumstances: Circumstances, listener: Listener
+) -> list[Failure]:
     # A forked process would inherit torch's thread pool in an unknown state.
     context = multiprocessing.get_context("spawn")
     epochs: Queue[None] = context.Queue()
     stop = context.Event()
     failures = []
     with ProcessPoolExecutor(
-        min(jobs, len(trials)), mp_context=context, initializer=_start_worker, initargs=(epochs, stop)
+        min(jobs, len(trials)), mp_context=context, initializer=_start_worker, initargs=(epochs, stop, os.getpid())
     ) as pool:
-        running = {pool.submit(_run_in_worker, trial, command): trial for trial in trials}
+        running = {pool.submit(_run_in_worker, trial, circumstances): trial for trial in trials}
         try:
             while running:
                 done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -112,19 +136,23 @@ def _drain(epochs: Queue[None], listener: Listener) -> None:
 # Set once in every worker process: queues and events travel only at a process's start.
 _epochs: Queue[None]
 _stop: Event
+_parent: int
 
 
-def _start_worker(epochs: Queue[None], stop: Event) -> None:
-    global _epochs, _stop
-    _epochs, _stop = epochs, stop
+def _start_worker(epochs: Queue[None], stop: Event, parent: int) -> None:
+    global _epochs, _stop, _parent
+    _epochs, _stop, _parent = epochs, stop, parent
+    keep_freed_memory()
     # An interrupt from the keyboard reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run_in_worker(trial: Trial, command: str) -> Outcome:
-    def on_epoch() -> None:
-        _epochs.put(None)
-        if _stop.is_set():
-            raise StoppedError
+def _run_in_worker(trial: Trial, circumstances: Circumstances) -> Outcome:
+    if _should_stop():
+        raise StoppedError
+    return run_trial(trial, circumstances, Signals(lambda: _epochs.put(None), _should_stop))
 
-    return run_trial(trial, command=command, on_epoch=on_epoch)
+
+def _should_stop() -> bool:
+    # A parent that was killed says nothing, but its children get another one; two runs must not share a checkpoint.
+    return _stop.is_set() or os.getppid() != _parent

@@ -1,4 +1,4 @@
-"""The folder of an experiment: results.jsonl, and a file of curves for every trial.
+"""The folder of an experiment: results.jsonl, a file of curves for every trial, and checkpoints of those under way.
 
 Nothing is ever half-written: whole files are put in place by a rename, and a row is one flushed line,
 appended after the trial's curves are safe.
@@ -54,6 +54,7 @@ class Storage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rows_path = folder / "results.jsonl"
+        self.checkpoints = folder / "checkpoints"
         self._plan_path = folder / "experiment.json"
 
     @contextmanager

@@ -3,39 +3,221 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import nn
 
-from multirate.lab.data import Dataset, digits
-from multirate.lab.models import FeedForward
-from multirate.lab.optimizers import Settings
+from multirate.lab.data.augmentation import crop_and_flip
+from multirate.lab.data.dataset import Dataset
+from multirate.lab.data.digits import digits
+from multirate.lab.data.images import cifar10, mnist, svhn
+from multirate.lab.data.text import tiny_shakespeare
+from multirate.lab.models.feed_forward import FeedForward
+from multirate.lab.models.lenet import LeNet5
+from multirate.lab.models.lstm import LSTMLanguageModel
+from multirate.lab.models.resnet import ResNet18, ResNet34
+from multirate.lab.models.transformer import Transformer
+from multirate.lab.problems.analytic import LogisticRegression, Quadratic, Rosenbrock
+from multirate.lab.problems.base import Problem
+from multirate.lab.problems.classification import Classification
+from multirate.lab.problems.language import Language
 from multirate.lab.registry import Registry
+from multirate.lab.variants import Settings
 
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task and its protocol.
+    """A task and its protocol.
 
     Attributes:
         name: `data/model`.
         description: One line.
-        data: Loads the data set.
-        model: Makes a freshly initialised model from torch's random generator.
-        batch_size: Examples a step; the last, smaller batch of an epoch is used too.
+        problem: Makes a fresh problem on a device; with a fold, one that holds out that fifth of the training set.
         epochs: Passes over the training set unless told otherwise.
+        batch_size: Examples a step.
         settings: Optimizer settings that belong to this task's protocol, by optimizer name. They go over the
             optimizer's own defaults.
     """
 
     name: str
     description: str
-    data: Callable[[], Dataset]
-    model: Callable[[], nn.Module]
-    batch_size: int
+    problem: Callable[[torch.device, int | None], Problem]
     epochs: int
+    batch_size: int
     settings: Mapping[str, Settings] = field(default_factory=dict)
+
+
+def _classification(
+    data: Callable[[], Dataset],
+    model: Callable[[], nn.Module],
+    batch_size: int,
+    augment: Callable[..., Any] | None = None,
+) -> Callable[[torch.device, int | None], Problem]:
+    def make(device: torch.device, fold: int | None) -> Problem:
+        dataset = data() if fold is None else data().fold(fold)
+        return Classification(dataset, model, batch_size, device, augment)
+
+    return make
+
+
+def _whole(make: Callable[[torch.device], Problem]) -> Callable[[torch.device, int | None], Problem]:
+    """Refuse folds where there is no training set to divide into them."""
+
+    def made(device: torch.device, fold: int | None) -> Problem:
+        if fold is not None:
+            raise ValueError("cross-validation needs a classification task")
+        return make(device)
+
+    return made
+
+
+def _feed_forward_settings(lr: float) -> Mapping[str, Settings]:
+    """The feed-forward protocol of arXiv 2008.07277, section 4.3."""
+    combined: Settings = {"lr": lr, "hyper_lr": 1e-7, "weight_lr": 0.01}
+    return {
+        "adam": {"lr": lr},
+        "adam-hd": {"lr": lr, "hyper_lr": 1e-7},
+        "adam-cam-hd": {**combined, "levels": ("global", "layer"), "weights": (0.5, 0.5)},
+        "adam-cam-hd-3": {**combined, "levels": ("global", "layer", "parameter"), "weights": (0.4, 0.3, 0.3)},
+    }
+
+
+def _lenet_settings() -> Mapping[str, Settings]:
+    """The LeNet-5 protocol of arXiv 2008.07277, section 4.4; the learning rate of SGDN is not stated there."""
+    combined: Settings = {"levels": ("global", "unit"), "weights": (0.8, 0.2), "weight_lr": 0.03, "transition": 0.002}
+    return {
+        "adam-hd": {"hyper_lr": 1e-9},
+        "adam-cam-hd": {**combined, "hyper_lr": 1e-8},
+        "sgdn-cam-hd": {**combined, "hyper_lr": 1e-3},
+    }
+
+
+def _resnet_settings() -> Mapping[str, Settings]:
+    """The ResNet protocol of arXiv 2008.07277, section 4.5; SGDN's weight decay is not stated there."""
+    combined: Settings = {"levels": ("global", "unit"), "weights": (0.8, 0.2), "weight_lr": 0.001, "transition": 0.001}
+    decayed: Settings = {"weight_decay": 1e-4}
+    return {
+        "adam": decayed,
+        "adam-hd": {**decayed, "hyper_lr": 1e-9},
+        "adam-cam-hd": {**decayed, **combined, "hyper_lr": 1e-8},
+        "adabound": decayed,
+        "adabound-cam-hd": {**decayed, **combined, "hyper_lr": 1e-8},
+        "sgdn": {"lr": 0.1, "weight_decay": 5e-4},
+        "sgdn-cam-hd": {**combined, "lr": 0.1, "hyper_lr": 1e-6, "weight_decay": 5e-4},
+        "adam-l4": {"weight_decay": 5e-4},
+    }
+
+
+def _feed_forward_tasks(name: str, title: str, data: Callable[[], Dataset], inputs: int) -> Iterator[Task]:
+    for hidden, batch_size, lr in (
+        ((100, 100), 32, 3e-4),
+        ((100, 100, 100), 32, 3e-4),
+        ((1000, 100), 64, 1e-3),
+        ((1000, 1000), 128, 1e-3),
+    ):
+        widths = "-".join(str(width) for width in hidden)
+        yield Task(
+            name=f"{name}/ffnn-{widths}",
+            description=f"{title}, a feed-forward network {inputs}-{widths}-10",
+            problem=_classification(data, functools.partial(FeedForward, (inputs, *hidden, 10)), batch_size),
+            epochs=30,
+            batch_size=batch_size,
+            settings=_feed_forward_settings(lr),
+        )
+
+
+def _baydin_tasks(name: str, title: str, data: Callable[[], Dataset], inputs: int) -> Iterator[Task]:
+    """The two MNIST tasks of Baydin et al. 2018, arXiv 1703.04782, section 4."""
+    decay: Settings = {"lr": 1e-3, "weight_decay": 1e-4}
+    settings: dict[str, Settings] = {
+        "sgd": decay,
+        "sgdn": decay,
+        "adam": decay,
+        "sgd-hd": {**decay, "hyper_lr": 1e-3},
+        "sgdn-hd": {**decay, "hyper_lr": 1e-3},
+        "adam-hd": {**decay, "hyper_lr": 1e-7},
+    }
+    for model, words, hidden, epochs in (
+        ("logistic", "logistic regression", (), 10),
+        ("mlp", f"a feed-forward network {inputs}-1000-1000-10, Baydin's protocol", (1000, 1000), 100),
+    ):
+        yield Task(
+            name=f"{name}/{model}",
+            description=f"{title}, {words}",
+            problem=_classification(data, functools.partial(FeedForward, (inputs, *hidden, 10)), 128),
+            epochs=epochs,
+            batch_size=128,
+            settings=settings,
+        )
+
+
+def _lenet_task(name: str, title: str, data: Callable[[], Dataset], channels: int, size: int, batch_size: int) -> Task:
+    return Task(
+        name=f"{name}/lenet",
+        description=f"{title}, LeNet-5",
+        problem=_classification(data, functools.partial(LeNet5, channels, size), batch_size),
+        epochs=20,
+        batch_size=batch_size,
+        settings=_lenet_settings(),
+    )
+
+
+def _resnet_task(model: str, make: Callable[[], nn.Module]) -> Task:
+    return Task(
+        name=f"cifar10/{model}",
+        description=f"CIFAR-10 with random crops and flips, {make.__name__}",
+        problem=_classification(cifar10, make, 256, _crop_and_flip),
+        epochs=200,
+        batch_size=256,
+        settings=_resnet_settings(),
+    )
+
+
+def _crop_and_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return crop_and_flip(images, generator, cifar10().black)
+
+
+def _analytic_tasks() -> Iterator[Task]:
+    for name, description, make, batch_size in (
+        (
+            "quadratic/noisy",
+            "quadratic in 100 dimensions, condition 100, noisy gradients",
+            functools.partial(Quadratic, 100, 100.0, 1.0),
+            1,
+        ),
+        (
+            "quadratic/ill-conditioned",
+            "quadratic in 100 dimensions, condition 10,000, no noise",
+            functools.partial(Quadratic, 100, 10_000.0, 0.0),
+            1,
+        ),
+        ("rosenbrock/two", "Rosenbrock's valley in 2 dimensions", functools.partial(Rosenbrock, 2), 1),
+        (
+            "synthetic/logistic",
+            "logistic regression on badly scaled features",
+            functools.partial(LogisticRegression, 2000, 50, 32),
+            32,
+        ),
+    ):
+        yield Task(name, description, _whole(make), epochs=20, batch_size=batch_size)
+
+
+def _language_task(name: str, description: str, model: Callable[[int], nn.Module], epochs: int) -> Task:
+    def make(device: torch.device) -> Problem:
+        return Language(tiny_shakespeare(), model, 32, 64, device)
+
+    return Task(f"shakespeare/{name}", description, _whole(make), epochs=epochs, batch_size=32)
+
+
+def _gpt(vocabulary: int) -> nn.Module:
+    return Transformer(vocabulary, context=64, layers=2, heads=4, width=96)
+
+
+def _lstm(vocabulary: int) -> nn.Module:
+    return LSTMLanguageModel(vocabulary, width=128)
 
 
 TASKS: Registry[Task] = Registry(
@@ -44,20 +226,22 @@ TASKS: Registry[Task] = Registry(
         Task(
             name="digits/ffnn",
             description="8x8 handwritten digits, a feed-forward network 64-100-100-10",
-            data=digits,
-            model=functools.partial(FeedForward, (64, 100, 100, 10)),
-            batch_size=32,
+            problem=_classification(digits, functools.partial(FeedForward, (64, 100, 100, 10)), 32),
             epochs=30,
-            # The feed-forward protocol of arXiv 2008.07277, section 4.1.
-            settings={
-                "adam-hd": {"hyper_lr": 1e-7},
-                "adam-cam-hd": {
-                    "levels": ("global", "layer"),
-                    "weights": (0.5, 0.5),
-                    "hyper_lr": 1e-7,
-                    "weight_lr": 0.01,
-                },
-            },
+            batch_size=32,
+            settings=_feed_forward_settings(1e-3),
         ),
+        *_feed_forward_tasks("digits", "8x8 handwritten digits", digits, 64),
+        *_feed_forward_tasks("mnist", "MNIST", mnist, 784),
+        *_baydin_tasks("digits", "8x8 handwritten digits", digits, 64),
+        *_baydin_tasks("mnist", "MNIST", mnist, 784),
+        _lenet_task("mnist", "MNIST", mnist, 1, 28, 256),
+        _lenet_task("cifar10", "CIFAR-10", cifar10, 3, 32, 256),
+        _lenet_task("svhn", "SVHN", svhn, 3, 32, 128),
+        _resnet_task("resnet18", ResNet18),
+        _resnet_task("resnet34", ResNet34),
+        _language_task("gpt", "tiny Shakespeare by character, a transformer of 2 layers", _gpt, 3),
+        _language_task("lstm", "tiny Shakespeare by character, an LSTM", _lstm, 3),
+        *_analytic_tasks(),
     ],
 )

@@ -1,166 +1,330 @@
-"""One trial: a model trained on a task by an optimizer from a seed."""
+"""One trial: a problem trained by an optimizer from a seed, resumable in its middle."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from multirate.lab.data import Dataset
+from multirate.lab.checkpoint import pack_optimizer, read_checkpoint, unpack_optimizer, write_checkpoint
 from multirate.lab.environment import hardware, revision, versions
-from multirate.lab.optimizers import OPTIMIZERS, Setting
-from multirate.lab.recording import Recorder, rounded
+from multirate.lab.machine import Machine
+from multirate.lab.optimizers import OPTIMIZERS
+from multirate.lab.problems.base import Batch, Problem
+from multirate.lab.recording import Recorder
 from multirate.lab.results import Outcome, Trial, TrialResult
-from multirate.lab.tasks import TASKS, Task
+from multirate.lab.run_state import RunState, Stopwatch
+from multirate.lab.schedules import SCHEDULES
+from multirate.lab.tasks import TASKS
+from multirate.lab.variants import Setting
 
 POINTS = 200
 """About how many points a curve over steps has."""
-
-EVALUATION_BATCH = 1024
 
 
 class StoppedError(Exception):
     """The trial was told to stop before its end."""
 
 
-def trial_settings(trial: Trial) -> dict[str, Setting]:
-    """Return the optimizer's settings: its own defaults, and over them those of the task's protocol."""
-    own = OPTIMIZERS[trial.optimizer].settings
-    return {**own, **TASKS[trial.task].settings.get(trial.optimizer, {})}
+@dataclass(frozen=True)
+class Circumstances:
+    """How a trial is run; nothing here may change its result, `machine` apart.
 
-
-def run_trial(trial: Trial, *, command: str, on_epoch: Callable[[], None] = lambda: None) -> Outcome:
-    """Train once, on one thread, and return what came of it.
-
-    The same trial gives the same numbers wherever it runs, and leaves torch's random state as it was.
-
-    Args:
-        trial: What to run.
+    Attributes:
         command: The command that asked for it, for the record.
-        on_epoch: Called once for every epoch, also for those that a diverged run leaves out; may raise
-            `StoppedError`.
+        machine: Device and precision.
+        checkpoints: Folder for checkpoints; None keeps none.
+        interval: Seconds between checkpoints.
     """
+
+    command: str = ""
+    machine: Machine = field(default_factory=Machine)
+    checkpoints: Path | None = None
+    interval: float = 60.0
+
+
+@dataclass(frozen=True)
+class Signals:
+    """How a trial and whoever runs it hear of each other.
+
+    Attributes:
+        on_epoch: Called once for every epoch, also for those that a diverged run leaves out and those that a checkpoint
+            holds already.
+        should_stop: Asked after every step; True ends the trial with `StoppedError`, a checkpoint written.
+    """
+
+    on_epoch: Callable[[], None] = lambda: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def trial_settings(trial: Trial) -> dict[str, Setting]:
+    """Return the optimizer's settings: its defaults, over them the task's protocol, over them the variant's options."""
+    variant = trial.variant
+    own = OPTIMIZERS[variant.optimizer].settings
+    return {**own, **TASKS[trial.task].settings.get(variant.optimizer, {}), **variant.options}
+
+
+def checkpoint_path(folder: Path, trial: Trial) -> Path:
+    """Return where a trial keeps its checkpoint."""
+    return folder / f"{trial.stem}.pt"
+
+
+def run_trial(trial: Trial, circumstances: Circumstances | None = None, signals: Signals | None = None) -> Outcome:
+    """Train once, on one thread when on the CPU, and return what came of it.
+
+    The same trial gives the same numbers wherever it runs and however often it is interrupted, and leaves torch's
+    random state as it was.
+    A checkpoint that lies in the folder is taken up; the last one stays there until its owner has kept the outcome.
+    """
+    circumstances, signals = circumstances or Circumstances(), signals or Signals()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(_devices(circumstances.machine)):
             torch.manual_seed(trial.seed)
-            return _Run(trial).outcome(command, on_epoch)
+            return _Run(trial, circumstances, signals).outcome()
     finally:
         torch.set_num_threads(threads)
+
+
+def _devices(machine: Machine) -> list[torch.device]:
+    device = machine.torch_device()
+    return [device] if device.type == "cuda" else []
 
 
 class _Run:
     """The state of a trial under way."""
 
-    def __init__(self, trial: Trial) -> None:
-        self.trial = trial
-        self.task: Task = TASKS[trial.task]
-        self.data: Dataset = self.task.data()
-        self.model = self.task.model()
+    def __init__(self, trial: Trial, circumstances: Circumstances, signals: Signals) -> None:
+        self.trial, self.circumstances, self.signals = trial, circumstances, signals
+        self.device = circumstances.machine.torch_device()
+        self.problem: Problem = TASKS[trial.task].problem(self.device, trial.fold)
         self.settings = trial_settings(trial)
-        self.optimizer = OPTIMIZERS[trial.optimizer].build(self.model.named_parameters(), self.settings)
-        self.recorder = Recorder(self.model, self.optimizer)
-        # The order of the examples has its own stream: it is the same whatever model or optimizer draw.
+        self.total_steps = self.problem.steps_per_epoch * trial.epochs
+        self.every = max(1, self.total_steps // POINTS)
+        self.optimizer = self._build_optimizer()
+        # Examples and augmentation have streams of their own: they are the same whatever model or optimizer draw.
         self.order = torch.Generator().manual_seed(trial.seed)
-        batches = math.ceil(len(self.data.train_targets) / self.task.batch_size)
-        self.every = max(1, batches * trial.epochs // POINTS)
-        self.steps = 0
-        self.seconds = 0.0
-        self.window: list[float] = []
-        self.curves: dict[str, list[Any]] = {
-            name: [] for name in ("step", "train_loss", "epoch", "test_loss", "test_accuracy")
-        }
+        self.noise = torch.Generator().manual_seed(trial.seed + 2**32)
+        self.watch = Stopwatch(self.device)
+        self.state = RunState()
+        self.recorder = Recorder(self.problem.model, self.optimizer)
+        self.written = time.monotonic()
 
-    def outcome(self, command: str, on_epoch: Callable[[], None]) -> Outcome:
-        self.recorder.record(0)
-        test_loss, test_accuracy = self._evaluate(epoch=0)
-        diverged = False
-        for epoch in range(1, self.trial.epochs + 1):
-            diverged = not self._train_epoch()
-            if not diverged:
-                test_loss, test_accuracy = self._evaluate(epoch)
-            on_epoch()
-            if diverged:
-                for _ in range(epoch, self.trial.epochs):
-                    on_epoch()
-                break
-        diverged = diverged or not math.isfinite(test_loss)
-        result = TrialResult(
-            task=self.trial.task,
-            optimizer=self.trial.optimizer,
-            seed=self.trial.seed,
-            epochs=self.trial.epochs,
-            steps=self.steps,
-            diverged=diverged,
-            test_loss=None if diverged else test_loss,
-            test_accuracy=None if diverged else test_accuracy,
-            seconds=round(self.seconds, 4),
-            settings=self.settings,
-            command=command,
-            versions=versions(),
-            revision=revision(),
-            hardware=hardware(),
-        )
-        return Outcome(result, {**self.curves, **self.recorder.curves()})
+    def outcome(self) -> Outcome:
+        if not self._resume():
+            self._begin()
+        self._place()
+        while not self.state.ended:
+            self._epoch()
+        self._write_checkpoint()
+        return Outcome(self._result(), {**self.state.curves, **self.recorder.curves()})
 
-    def _train_epoch(self) -> bool:
-        """Train for an epoch; return whether the loss stayed finite."""
-        self._set_mode(training=True)
-        for inputs, targets in self._batches():
+    # -- beginning and going on
+
+    def _build_optimizer(self) -> Any:
+        entry = OPTIMIZERS[self.trial.variant.optimizer]
+        return entry.build(self.problem.model.named_parameters(), self.settings)
+
+    def _begin(self) -> None:
+        prepare = getattr(self.optimizer, "prepare", None)
+        if prepare is not None:
             started = time.perf_counter()
-            self.optimizer.zero_grad()
-            loss = F.cross_entropy(self.model(inputs), targets)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                return False
-            loss.backward()
-            self.optimizer.step()
-            self.seconds += time.perf_counter() - started
-            self.steps += 1
-            self._note(value)
+            prepare(self._practice_problem, self.total_steps)
+            self.state.preparation_seconds = time.perf_counter() - started
+        self.schedule = SCHEDULES[self.trial.variant.schedule].attach(self.optimizer, self.total_steps)
+        self.recorder.record(0)
+        self._evaluate()
+
+    def _practice_problem(self, seed: int) -> Problem:
+        with torch.random.fork_rng(_devices(self.circumstances.machine)):
+            torch.manual_seed(seed)
+            return TASKS[self.trial.task].problem(self.device, self.trial.fold)
+
+    def _resume(self) -> bool:
+        folder = self.circumstances.checkpoints
+        kept = None if folder is None else read_checkpoint(checkpoint_path(folder, self.trial), self.device)
+        if kept is None or kept["identity"] != self._identity():
+            return False
+        self.problem.model = self.problem.forward = kept["model"]
+        self.optimizer = unpack_optimizer(kept["optimizer"], self._build_optimizer())
+        # A schedule that is attached sets its first rate.
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.schedule = SCHEDULES[self.trial.variant.schedule].attach(self.optimizer, self.total_steps)
+        if self.schedule is not None:
+            self.schedule.load_state_dict(kept["schedule"])
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+        self.recorder = Recorder(self.problem.model, self.optimizer, kept["recorded"])
+        self.state = kept["state"]
+        self.order.set_state(kept["order"].cpu())
+        self.noise.set_state(kept["noise"].cpu())
+        torch.set_rng_state(kept["random"].cpu())
+        if kept["cuda_random"] is not None:
+            torch.cuda.set_rng_state(kept["cuda_random"].cpu())
+        for _ in range(self.state.epoch):
+            self.signals.on_epoch()
         return True
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.data.train_targets), generator=self.order)
-        for indices in order.split(self.task.batch_size):
-            yield self.data.train_inputs[indices], self.data.train_targets[indices]
+    def _write_checkpoint(self) -> None:
+        if self.circumstances.checkpoints is None:
+            return
+        content = {
+            "identity": self._identity(),
+            "model": self.problem.model,
+            "optimizer": pack_optimizer(self.optimizer),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "recorded": self.recorder.curves(),
+            "state": self.state,
+            "order": self.epoch_order,
+            "noise": self.noise.get_state(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+        }
+        write_checkpoint(checkpoint_path(self.circumstances.checkpoints, self.trial), content)
+        self.written = time.monotonic()
 
-    def _note(self, loss: float) -> None:
-        self.window.append(loss)
-        if self.steps % self.every == 0:
-            self.curves["step"].append(self.steps)
-            self.curves["train_loss"].append(rounded(sum(self.window) / len(self.window)))
-            self.window.clear()
-            self.recorder.record(self.steps)
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree in to be gone on from."""
+        return {
+            "trial": str(self.trial),
+            "epochs": self.trial.epochs,
+            "patience": self.trial.patience,
+            "settings": self.settings,
+            "machine": self.circumstances.machine.describe(),
+            "versions": versions(),
+        }
 
-    def _evaluate(self, epoch: int) -> tuple[float, float]:
+    def _place(self) -> None:
+        machine = self.circumstances.machine
+        if machine.channels_last:
+            self.problem.model.to(memory_format=torch.channels_last)
+        self.problem.forward = self.problem.model
+        if machine.compile:
+            self.problem.forward = torch.compile(self.problem.model)
+
+    # -- training
+
+    def _epoch(self) -> None:
+        self.epoch_order = self.order.get_state()
+        self._set_mode(training=True)
+        self.watch.start()
+        for batch in self.problem.batches(self.order, self.noise, first=self.state.batch):
+            if not self._step(batch):
+                self.state.diverged = True
+                break
+            self.state.batch += 1
+            self._look_around()
+        self._pause()
+        self._end_epoch()
+
+    def _step(self, batch: Batch) -> bool:
+        """Take a step; return whether the loss was finite, as far as that is known yet."""
+        needs = getattr(self.optimizer, "needs", "gradient")
+        self.optimizer.zero_grad()
+        with self._autocast():
+            loss = self.problem.loss(batch)
+        value = loss.detach()
+        self.state.window.append(value)
+        # Reading a number back from a GPU waits for it: there it is done once a record.
+        if self.device.type == "cpu" and not math.isfinite(value):
+            return False
+        loss.backward(create_graph=needs == "graph")
+        if needs == "loss":
+            self.optimizer.step(lambda: value)
+        elif needs == "closure":
+            self.optimizer.step(lambda: self._loss_again(batch))
+        else:
+            self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        self.state.steps += 1
+        return self.state.steps % self.every != 0 or self._note()
+
+    @torch.no_grad()
+    def _loss_again(self, batch: Batch) -> Tensor:
+        with self._autocast():
+            return self.problem.loss(batch).detach()
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.circumstances.machine.bf16)
+
+    def _note(self) -> bool:
+        """Write down the last losses and the rates; return whether the losses were finite."""
+        self._pause()
+        finite = self.state.note_losses()
+        if finite:
+            self.recorder.record(self.state.steps)
+        self.watch.start()
+        return finite
+
+    def _pause(self) -> None:
+        self.state.seconds += self.watch.stop()
+
+    def _look_around(self) -> None:
+        """Write a checkpoint when one is due, and stop when told to."""
+        stop = self.signals.should_stop()
+        if stop or time.monotonic() - self.written >= self.circumstances.interval:
+            self._pause()
+            self._write_checkpoint()
+            self.watch.start()
+        if stop:
+            raise StoppedError
+
+    def _end_epoch(self) -> None:
+        self.state.epoch += 1
+        self.state.batch = 0
+        self.epoch_order = self.order.get_state()
+        if not self.state.diverged:
+            self._evaluate()
+        self.signals.on_epoch()
+        patience = self.trial.patience
+        early = patience is not None and self.state.epoch - (self.state.best_epoch or 0) >= patience
+        self.state.ended = self.state.diverged or early or self.state.epoch >= self.trial.epochs
+        if self.state.ended:
+            for _ in range(self.state.epoch, self.trial.epochs):
+                self.signals.on_epoch()
+
+    @torch.no_grad()
+    def _evaluate(self) -> None:
         self._set_mode(training=False)
-        loss, accuracy = evaluate(self.model, self.data.test_inputs, self.data.test_targets)
-        self.curves["epoch"].append(epoch)
-        self.curves["test_loss"].append(rounded(loss))
-        self.curves["test_accuracy"].append(rounded(accuracy))
-        return loss, accuracy
+        with self._autocast():
+            measured = self.problem.evaluate()
+        self.state.note_evaluation(measured)
 
     def _set_mode(self, *, training: bool) -> None:
-        self.model.train(training)
+        self.problem.model.train(training)
         # Optimizers that average iterates swap them with the parameters through modes of their own.
         switch = getattr(self.optimizer, "train" if training else "eval", None)
         if switch is not None:
             switch()
 
-
-@torch.no_grad()
-def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Return the mean loss and the accuracy (0 to 1) of a model in evaluation mode."""
-    loss, right = 0.0, 0
-    for some_inputs, some_targets in zip(inputs.split(EVALUATION_BATCH), targets.split(EVALUATION_BATCH), strict=True):
-        scores = model(some_inputs)
-        loss += float(F.cross_entropy(scores, some_targets, reduction="sum"))
-        right += int((scores.argmax(dim=1) == some_targets).sum())
-    return loss / len(targets), right / len(targets)
+    def _result(self) -> TrialResult:
+        state = self.state
+        return TrialResult(
+            task=self.trial.task,
+            optimizer=self.trial.optimizer,
+            seed=self.trial.seed,
+            epochs=self.trial.epochs,
+            steps=state.steps,
+            diverged=state.diverged,
+            test_loss=None if state.diverged else state.measured["loss"],
+            test_accuracy=None if state.diverged else state.measured.get("accuracy"),
+            seconds=round(state.seconds, 4),
+            settings=self.settings,
+            command=self.circumstances.command,
+            versions=versions(),
+            revision=revision(),
+            hardware=hardware(),
+            fold=self.trial.fold,
+            patience=self.trial.patience,
+            best_epoch=state.best_epoch,
+            preparation_seconds=round(state.preparation_seconds, 4),
+            machine=self.circumstances.machine.describe(),
+        )

@@ -1,0 +1,69 @@
+"""A trial under way, kept in one file that is whole or absent."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from multirate.lab.storage import write_whole
+
+# Hooks are functions, and a scheduler replaces `step` by one; whoever made them makes them again.
+_NOT_KEPT = ("_hook", "_hooks")
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint completely or not at all.
+
+    Raises:
+        OSError: If it cannot be written; an older checkpoint is still there then.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """Return a checkpoint, or None when there is none that can be read.
+
+    A checkpoint is a pickle: it is read only from an experiment's own folder, where this program wrote it.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, ImportError):
+        return None  # of another version, or damaged: the trial starts again
+    return content
+
+
+def pack_optimizer(optimizer: Any) -> Any:
+    """Return an optimizer as something that a pickle keeps whole.
+
+    `torch.optim.Optimizer` pickles its state and groups alone; what else an optimizer holds would be lost unless its author saw to it.
+    """
+    if not isinstance(optimizer, Optimizer) or type(optimizer).__getstate__ is not Optimizer.__getstate__:
+        return optimizer
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if name != "step" and not name.endswith(_NOT_KEPT) and name != "_zero_grad_profile_name"
+    }
+
+
+def unpack_optimizer(packed: Any, fresh: Any) -> Any:
+    """Return the optimizer that was packed.
+
+    Args:
+        packed: What `pack_optimizer` gave, after a pickle.
+        fresh: An optimizer of the same kind over the parameters that came out of the same pickle.
+    """
+    if not isinstance(packed, dict):
+        return packed
+    vars(fresh).update(packed)
+    return fresh

@@ -1,0 +1,21 @@
+"""The `multirate` command with all its parts."""
+
+from __future__ import annotations
+
+import click
+
+from multirate.lab.commands.bench import bench
+from multirate.lab.commands.compare import compare
+from multirate.lab.commands.reproduce import reproduce
+from multirate.lab.commands.show import list_, report
+from multirate.lab.environment import versions
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(versions()["multirate"], prog_name="multirate")
+def command_line() -> None:
+    """Optimizers that learn their learning rates, measured."""
+
+
+for command in (compare, reproduce, report, list_, bench):
+    command_line.add_command(command)

@@ -1,0 +1,140 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from multirate.lab.machine import Machine
+from multirate.lab.optimizers import OPTIMIZERS
+from multirate.lab.registry import Registry
+from multirate.lab.runner import Workers
+from multirate.lab.schedules import SCHEDULES
+from multirate.lab.variants import Variant
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class NamesOption(click.Option):
+    """An option that takes names from a registry: separated by commas, repeated, or both."""
+
+    def __init__(self, *arguments: Any, registry: Registry[Any], **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "multiple": True, "callback": self._names})
+        self._registry = registry
+
+    def _names(self, context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
+        names = [self._checked(name.strip(), values, context) for value in values for name in value.split(",")]
+        return list(dict.fromkeys(names))
+
+    def _checked(self, name: str, values: Sequence[str], context: click.Context) -> str:
+        if not name:
+            known = ", ".join(self._registry)
+            raise click.BadParameter(f"an empty name in {','.join(values)!r}. Known: {known}.", context, self)
+        if name not in self._registry:
+            raise click.BadParameter(self._registry.explain_unknown(name), context, self)
+        return name
+
+
+class VariantsOption(NamesOption):
+    """An option that takes optimizers, each with options and a schedule of its own if wanted."""
+
+    def _checked(self, name: str, values: Sequence[str], context: click.Context) -> str:
+        if not name:
+            return super()._checked(name, values, context)
+        try:
+            variant = Variant.parse(name)
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, self) from error
+        super()._checked(variant.optimizer, values, context)
+        if variant.schedule not in SCHEDULES:
+            raise click.BadParameter(SCHEDULES.explain_unknown(variant.schedule), context, self)
+        entry = OPTIMIZERS[variant.optimizer]
+        if not entry.installed:
+            raise click.BadParameter(
+                f"{entry.name!r} needs the package {entry.package}: pip install 'multirate[{entry.extra}]'",
+                context,
+                self,
+            )
+        return str(variant)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The options that say how, not what: processes, devices, folders.
+
+    Attributes:
+        workers: Who runs the trials.
+        machine: Device and precision.
+        interval: Seconds between checkpoints of a trial.
+        data_dir: Folder of the data sets.
+    """
+
+    workers: Workers
+    machine: Machine
+    interval: float
+    data_dir: Path | None
+
+    def words(self) -> list[str]:
+        """Return the command-line options that ask for the same."""
+        words = ["--jobs", str(self.workers.jobs)]
+        words += ["--ray", self.workers.ray] if self.workers.ray is not None else []
+        return words + self.machine.words()
+
+
+def resource_options(function: Function) -> Function:
+    """Add the options of `Resources` to a command."""
+    for option in reversed(
+        [
+            click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at a time."),
+            click.option("--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address; `local` starts one here."),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+            click.option("--bf16", is_flag=True, help="Run models under bfloat16 autocast."),
+            click.option("--channels-last", is_flag=True, help="Keep images and convolutions channels-last."),
+            click.option("--compile", "compile_", is_flag=True, help="Compile models with torch.compile."),
+            click.option(
+                "--checkpoint-every", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
+                help="How much of a trial a crash may cost.",
+            ),
+            click.option(
+                "--data-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="MULTIRATE_DATA",
+                help="Folder of the data sets: NAME/train.parquet, NAME/test.parquet.  [default: $MULTIRATE_DATA, or the hub]",
+            ),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def resources(options: dict[str, Any]) -> Resources:
+    """Take the options of `resource_options` out of a command's and return them as one."""
+    data_dir: Path | None = options.pop("data_dir")
+    if data_dir is not None:
+        # Worker processes inherit the environment.
+        os.environ["MULTIRATE_DATA"] = str(data_dir.resolve())
+    machine = Machine(options.pop("device"), options.pop("bf16"), options.pop("channels_last"), options.pop("compile_"))
+    try:
+        machine.torch_device()
+    except (ValueError, RuntimeError) as error:
+        raise click.BadParameter(str(error).splitlines()[0], param_hint="'--device'") from error
+    workers = Workers(options.pop("jobs"), options.pop("ray"))
+    return Resources(workers, machine, options.pop("checkpoint_every"), data_dir)
+
+
+out_option = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True,
+    help="Folder for the results. Trials that it holds already are kept.",
+)  # fmt: skip
+
+
+def command_text(*words: str | Path | Sequence[str]) -> str:
+    """Return words as a command line that a shell reads back; sequences are taken apart."""
+    flat: list[str] = []
+    for word in words:
+        flat += [str(word)] if isinstance(word, (str, Path)) else list(word)
+    return shlex.join(["multirate", *flat])

@@ -1,0 +1,59 @@
+"""From trials to finished results, with the messages a command gives on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from multirate.lab.commands.options import Resources
+from multirate.lab.data.sources import DataError
+from multirate.lab.experiment import Experiment, run_experiment
+from multirate.lab.report import make_report
+from multirate.lab.results import Trial
+from multirate.lab.storage import Storage, StorageError
+from multirate.lab.tables import open_console, summary_tables
+
+
+def run_and_report(trials: Sequence[Trial], command: str, out: Path, resources: Resources) -> None:
+    """Run trials into a folder and show what came of them.
+
+    Raises:
+        click.ClickException: If trials failed or the folder is unusable.
+    """
+    console = open_console()
+    experiment = Experiment(trials, command, out, resources.workers, resources.machine, resources.interval)
+    try:
+        failures = run_experiment(experiment, console)
+        if not failures or Storage(out).results():
+            show_report(out)
+    except (StorageError, DataError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        console.print("Interrupted. What was done is kept: the same command goes on from there.")
+        raise
+    if failures:
+        names = ", ".join(str(failure.trial) for failure in failures)
+        raise click.ClickException(f"{len(failures)} failed: {names}\n\n{failures[0].details}")
+
+
+def show_report(folder: Path) -> None:
+    """Make the report of a folder and print its table.
+
+    Raises:
+        StorageError: If there is nothing to report, or something cannot be read or written.
+    """
+    report = make_report(Storage(folder))
+    console = open_console()
+    for table in summary_tables(report.summaries):
+        console.print(table)
+    show_paths([*report.pictures, report.page])
+
+
+def show_paths(paths: Sequence[Path]) -> None:
+    """Print paths on a line each, however long, so that they can be copied."""
+    console = open_console()
+    for path in paths:
+        console.print(escape(str(path)), soft_wrap=True, highlight=False)

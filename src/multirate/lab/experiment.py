@@ -1,0 +1,122 @@
+"""Running the trials of an experiment into its folder: which are still to do, doing them, and showing how far it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from multirate.lab.environment import revision
+from multirate.lab.machine import Machine
+from multirate.lab.progress import progress_bar
+from multirate.lab.results import Outcome, Trial, TrialResult
+from multirate.lab.runner import Failure, Listener, Workers, run_trials
+from multirate.lab.storage import Storage, StorageError
+from multirate.lab.trial import Circumstances, checkpoint_path, trial_settings
+from multirate.lab.variants import Settings
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Trials that belong into one folder.
+
+    Attributes:
+        trials: What is to be there in the end, in the order of starting.
+        command: The command line that asks for it.
+        out: The folder.
+        workers: Who runs the trials.
+        machine: Device and precision.
+        interval: Seconds between the checkpoints of a trial.
+    """
+
+    trials: Sequence[Trial]
+    command: str
+    out: Path
+    workers: Workers = field(default_factory=Workers)
+    machine: Machine = field(default_factory=Machine)
+    interval: float = 60.0
+
+    @property
+    def optimizers(self) -> list[str]:
+        """The variants in the order of their first appearance; the first is the baseline."""
+        return list(dict.fromkeys(trial.optimizer for trial in self.trials))
+
+
+def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
+    """Run what is not finished yet.
+
+    Returns:
+        The trials that failed.
+
+    Raises:
+        StorageError: If the folder is in use, unusable, or holds trials of another protocol.
+    """
+    storage = Storage(experiment.out)
+    with storage.locked():
+        finished = storage.results()
+        _refuse_other_protocols(experiment.trials, finished, storage)
+        done = {result.trial for result in finished}
+        waiting = [trial for trial in experiment.trials if trial not in done]
+        if len(waiting) < len(experiment.trials):
+            wanted = set(experiment.trials)
+            _say_kept(console, storage, [result for result in finished if result.trial in wanted])
+        storage.write_plan({"command": experiment.command, "optimizers": experiment.optimizers})
+        return _run(waiting, experiment, storage, console)
+
+
+def _run(trials: Sequence[Trial], experiment: Experiment, storage: Storage, console: Console) -> list[Failure]:
+    finished = 0
+
+    def on_outcome(outcome: Outcome) -> None:
+        nonlocal finished
+        storage.add(outcome)
+        checkpoint_path(storage.checkpoints, outcome.result.trial).unlink(missing_ok=True)
+        finished += 1
+        counted = f"[dim]{finished}/{len(trials)}[/dim]"
+        console.print(counted, escape(_sentence(outcome.result)), highlight=False)
+
+    circumstances = Circumstances(experiment.command, experiment.machine, storage.checkpoints, experiment.interval)
+    with progress_bar(console, "epochs", total=sum(trial.epochs for trial in trials)) as on_epoch:
+        return run_trials(trials, experiment.workers, circumstances, Listener(on_epoch, on_outcome))
+
+
+def _sentence(result: TrialResult) -> str:
+    if result.test_loss is None:
+        return f"{result.trial}: diverged after {result.steps} steps"
+    accuracy = "" if result.test_accuracy is None else f" accuracy {result.test_accuracy:.2%},"
+    return f"{result.trial}: test loss {result.test_loss:.4g},{accuracy} {result.seconds:.1f} s"
+
+
+def _refuse_other_protocols(trials: Sequence[Trial], finished: Sequence[TrialResult], storage: Storage) -> None:
+    """Keep trials of different lengths or settings out of one table."""
+    epochs = {(trial.task, trial.optimizer): trial.epochs for trial in trials}
+    settings = {(trial.task, trial.optimizer): _plain(trial_settings(trial)) for trial in trials}
+    for result in finished:
+        cell = result.task, result.optimizer
+        wanted = epochs.get(cell, result.epochs)
+        if result.epochs != wanted:
+            raise StorageError(
+                f"{storage.folder} holds {result.trial} over {result.epochs} epochs, not {wanted}: "
+                f"choose another --out, or --epochs {result.epochs}"
+            )
+        if _plain(result.settings) != settings.get(cell, _plain(result.settings)):
+            raise StorageError(
+                f"{storage.folder} holds {result.trial} with settings that are no longer its defaults: "
+                "choose another --out"
+            )
+
+
+def _plain(settings: Settings) -> object:
+    """Return settings as they come back from a file: JSON knows no tuples."""
+    return json.loads(json.dumps(settings))
+
+
+def _say_kept(console: Console, storage: Storage, kept: Sequence[TrialResult]) -> None:
+    trials = "1 finished trial is" if len(kept) == 1 else f"{len(kept)} finished trials are"
+    console.print(f"{trials} kept from {escape(str(storage.folder))}.", highlight=False)
+    if any(result.revision != revision() for result in kept):
+        console.print("Some were made by another revision of the code; a new --out runs them anew.", style="yellow")

@@ -1,0 +1,1 @@
+"""Other people's methods that no kept package implements, written after their papers."""

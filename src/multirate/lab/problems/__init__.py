@@ -1,0 +1,1 @@
+"""What a trial trains: a model with its batches, its loss and its evaluation."""
