@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from multirate.lab import commands, page, tables, trial
+from multirate.lab import tables, trial
+from multirate.lab.commands import options
+from multirate.lab.commands.compare import compare, sweep
+from multirate.lab.commands.group import command_line
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.registry import Registry
 from multirate.lab.results import TrialResult
@@ -16,7 +19,7 @@ def invoke():
     """Run `multirate` with some words; an error that is not told as one is raised here."""
 
     def run(*words):
-        return CliRunner().invoke(commands.command_line, [str(word) for word in words], catch_exceptions=False)
+        return CliRunner().invoke(command_line, [str(word) for word in words], catch_exceptions=False)
 
     return run
 
@@ -27,10 +30,11 @@ def add_optimizer(monkeypatch):
 
     def add(entry):
         table = Registry("optimizer", [*OPTIMIZERS.values(), entry])
-        for module in (commands, page, tables, trial):
+        for module in (options, tables, trial):
             monkeypatch.setattr(module, "OPTIMIZERS", table)
-        option = next(option for option in commands.compare.params if option.name == "optimizers")
-        monkeypatch.setattr(option, "_registry", table)
+        for command in (compare, sweep):
+            option = next(option for option in command.params if option.name == "optimizers")
+            monkeypatch.setattr(option, "_registry", table)
 
     return add
 

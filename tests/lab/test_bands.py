@@ -3,7 +3,6 @@
 import math
 
 import pytest
-
 from multirate.lab.bands import mean_band, range_band
 
 

@@ -8,7 +8,7 @@ import torch
 
 from multirate.lab import commands
 from multirate.lab.bench import CANDIDATES, Timing, measure, rows, state_bytes
-from multirate.lab.optimizers import OptimizerEntry
+from multirate.lab.optimizers.entry import OptimizerEntry
 from multirate.lab.resnet50 import resnet50_shapes
 
 SMALL = {"first.weight": (8, 4), "first.bias": (8,), "norm.weight": (8,)}

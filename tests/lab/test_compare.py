@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from multirate.lab import compare as compare_module
-from multirate.lab.optimizers import OPTIMIZERS, OptimizerEntry
+from multirate.lab import experiment as experiment_module
+from multirate.lab.optimizers import OPTIMIZERS
+from multirate.lab.optimizers.entry import OptimizerEntry
 
 SHORT = ("--epochs", 2)
 
@@ -58,7 +59,7 @@ def test_a_comparison_leaves_rows_curves_pictures_a_page_and_a_table(invoke, tmp
         assert row["versions"].keys() == {"python", "torch", "multirate"}
         assert "core" in row["hardware"]
         assert "revision" in row
-    assert found[0]["settings"] == {"lr": 1e-3}
+    assert found[0]["settings"] == {"lr": 1e-3, "fused": True}
     assert found[1]["settings"]["levels"] == ["global", "layer"]
 
     curves = json.loads((out / "trials" / "digits-ffnn--adam-cam-hd--1.json").read_text())
@@ -95,7 +96,7 @@ def test_finished_trials_are_not_run_again(invoke, tmp_path, monkeypatch):
     }  # fmt: skip
     assert len(rows(tmp_path)) == 4
 
-    monkeypatch.setattr(compare_module, "run_trials", lambda trials, **_: pytest.fail("ran again") if trials else [])
+    monkeypatch.setattr(experiment_module, "run_trials", lambda trials, *_: pytest.fail("ran again") if trials else [])
     again = invoke("compare", "--optimizers", "adam,sgdn", "--seeds", 2, "--out", tmp_path, *SHORT)
     assert again.exit_code == 0, again.output
     assert "4 finished trials are kept" in again.output
@@ -105,7 +106,7 @@ def test_trials_kept_from_another_revision_are_pointed_out(invoke, tmp_path, mon
     words = ("compare", "--optimizers", "adam", "--seeds", 1, "--out", tmp_path, *SHORT)
     invoke(*words)
     assert "another revision" not in invoke(*words).output
-    monkeypatch.setattr(compare_module, "revision", lambda: "0123456789ab")
+    monkeypatch.setattr(experiment_module, "revision", lambda: "0123456789ab")
     assert "another revision" in invoke(*words).output
 
 
@@ -162,18 +163,18 @@ def test_when_everything_fails_the_reason_is_shown(invoke, tmp_path, broken):
 
 def test_an_interrupted_comparison_goes_on_where_it_stopped(invoke, tmp_path, monkeypatch):
     words = ("compare", "--optimizers", "adam,sgdn", "--seeds", 1, "--out", tmp_path, *SHORT)
-    sentence = compare_module._sentence
+    sentence = experiment_module._sentence
 
     def interrupt(result):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare_module, "_sentence", interrupt)
+    monkeypatch.setattr(experiment_module, "_sentence", interrupt)
     stopped = invoke(*words)
     assert stopped.exit_code == 1
     assert "same command goes on" in stopped.output
     assert [row["optimizer"] for row in rows(tmp_path)] == ["adam"]
 
-    monkeypatch.setattr(compare_module, "_sentence", sentence)
+    monkeypatch.setattr(experiment_module, "_sentence", sentence)
     assert invoke(*words).exit_code == 0
     assert [row["optimizer"] for row in rows(tmp_path)] == ["adam", "sgdn"]
 
@@ -185,7 +186,7 @@ def test_trials_of_other_lengths_or_settings_do_not_mix(invoke, tmp_path, monkey
     assert "sgdn seed 0 over 1 epochs, not 2" in other.output
 
     changed = {"sgdn": {"lr": 0.5, "momentum": 0.9, "nesterov": True}}
-    monkeypatch.setattr(compare_module, "trial_settings", lambda trial: changed[trial.optimizer])
+    monkeypatch.setattr(experiment_module, "trial_settings", lambda trial: changed[trial.optimizer])
     other = invoke("compare", "--optimizers", "sgdn", "--seeds", 2, "--out", tmp_path, "--epochs", 1)
     assert other.exit_code == 1
     assert "no longer its defaults" in other.output

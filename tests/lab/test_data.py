@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from multirate.lab.data import Dataset, digits
-from multirate.lab.models import FeedForward
-from multirate.lab.optimizers import OptimizerEntry
+from multirate.lab.data.dataset import Dataset
+from multirate.lab.data.digits import digits
+from multirate.lab.models.feed_forward import FeedForward
+from multirate.lab.optimizers.entry import OptimizerEntry
 from multirate.lab.registry import Registry
 
 
@@ -31,6 +32,25 @@ def test_a_data_set_that_does_not_fit_together_is_refused():
         Dataset(inputs, targets.clamp(max=1), inputs, targets, classes=2)
     with pytest.raises(ValueError, match="differ in shape"):
         Dataset(inputs, targets, inputs[:, :2], targets, classes=3)
+
+
+def test_folds_cover_the_training_set_once_and_never_touch_the_test_set():
+    data = digits()
+    folds = [data.fold(index) for index in range(5)]
+    held_out = torch.cat([fold.test_inputs for fold in folds])
+    assert held_out.shape == data.train_inputs.shape
+    assert torch.equal(torch.unique(held_out, dim=0), torch.unique(data.train_inputs, dim=0))
+    for fold in folds:
+        assert len(fold.train_targets) + len(fold.test_targets) == len(data.train_targets)
+        together = torch.cat([fold.train_inputs, fold.test_inputs])
+        assert torch.equal(torch.unique(together, dim=0), torch.unique(data.train_inputs, dim=0))
+        # Examples keep their labels, and every class is held out.
+        where = (data.train_inputs[:, None] == fold.test_inputs[None, :5]).all(-1).int().argmax(0)
+        assert torch.equal(data.train_targets[where], fold.test_targets[:5])
+        assert (fold.test_targets.bincount(minlength=10) > 10).all()
+    assert torch.equal(data.fold(2).test_inputs, folds[2].test_inputs)
+    with pytest.raises(ValueError, match=r"fold must lie in 0\.\.4, got 5"):
+        data.fold(5)
 
 
 def test_a_feed_forward_network_has_the_widths_it_was_given():

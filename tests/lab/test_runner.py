@@ -5,7 +5,8 @@ import time
 import pytest
 
 from multirate.lab.results import Trial
-from multirate.lab.runner import Listener, run_trials
+from multirate.lab.runner import Listener, Workers, run_trials
+from multirate.lab.trial import Circumstances
 
 
 def test_an_interrupt_stops_the_processes_in_the_middle_of_their_trials():
@@ -18,7 +19,7 @@ def test_an_interrupt_stops_the_processes_in_the_middle_of_their_trials():
     listener = Listener(on_epoch=interrupt, on_outcome=lambda outcome: pytest.fail("finished"))
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_trials(trials, jobs=2, command="", listener=listener)
+        run_trials(trials, Workers(jobs=2), Circumstances(), listener)
     assert time.monotonic() - started < 60
 
 
@@ -26,7 +27,7 @@ def test_a_failure_in_a_process_is_told_with_its_details():
     heard = []
     trials = [Trial("digits/ffnn", name, 0, epochs=1) for name in ("no-such-optimizer", "adam")]
     failures = run_trials(
-        trials, jobs=2, command="", listener=Listener(lambda: None, lambda outcome: heard.append(outcome))
+        trials, Workers(jobs=2), Circumstances(), Listener(lambda: None, lambda outcome: heard.append(outcome))
     )
     assert [failure.trial for failure in failures] == trials[:1]
     assert "unknown optimizer 'no-such-optimizer'" in failures[0].details

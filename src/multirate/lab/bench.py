@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from multirate.lab.environment import hardware, revision, versions
-from multirate.lab.optimizers import OptimizerEntry
+from multirate.lab.optimizers.entry import OptimizerEntry
 from multirate.lab.registry import Registry
 from multirate.lab.storage import write_whole
 

@@ -45,15 +45,21 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
 def pack_optimizer(optimizer: Any) -> Any:
     """Return an optimizer as something that a pickle keeps whole.
 
-    `torch.optim.Optimizer` pickles its state and groups alone; what else an optimizer holds would be lost unless its author saw to it.
+    `torch.optim.Optimizer` pickles its state and groups alone; what else an optimizer holds would be lost unless its
+    author saw to it.
     """
-    if not isinstance(optimizer, Optimizer) or type(optimizer).__getstate__ is not Optimizer.__getstate__:
+    if "__getstate__" in _defined_below(type(optimizer), Optimizer):
         return optimizer
     return {
         name: value
         for name, value in vars(optimizer).items()
         if name != "step" and not name.endswith(_NOT_KEPT) and name != "_zero_grad_profile_name"
     }
+
+
+def _defined_below(kind: type, ancestor: type) -> set[str]:
+    """Return what a class and its ancestors define, down to one ancestor that is left out."""
+    return {name for each in kind.__mro__ if not issubclass(ancestor, each) for name in vars(each)}
 
 
 def unpack_optimizer(packed: Any, fresh: Any) -> Any:

@@ -12,6 +12,8 @@ from rich.markup import escape
 
 from multirate.lab.environment import revision
 from multirate.lab.machine import Machine
+from multirate.lab.models.feed_forward import FeedForward
+from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.progress import progress_bar
 from multirate.lab.results import Outcome, Trial, TrialResult
 from multirate.lab.runner import Failure, Listener, Workers, run_trials
@@ -28,6 +30,7 @@ class Experiment:
         trials: What is to be there in the end, in the order of starting.
         command: The command line that asks for it.
         out: The folder.
+        study: Name of the study that the trials belong to, if they belong to one.
         workers: Who runs the trials.
         machine: Device and precision.
         interval: Seconds between the checkpoints of a trial.
@@ -36,6 +39,7 @@ class Experiment:
     trials: Sequence[Trial]
     command: str
     out: Path
+    study: str | None = None
     workers: Workers = field(default_factory=Workers)
     machine: Machine = field(default_factory=Machine)
     interval: float = 60.0
@@ -44,6 +48,22 @@ class Experiment:
     def optimizers(self) -> list[str]:
         """The variants in the order of their first appearance; the first is the baseline."""
         return list(dict.fromkeys(trial.optimizer for trial in self.trials))
+
+
+def check_settings(trials: Sequence[Trial]) -> None:
+    """Construct every optimizer once, so that a wrong option is told before anything is trained.
+
+    Raises:
+        ValueError: If an optimizer does not take its settings.
+    """
+    cells = {(trial.task, trial.optimizer): trial for trial in trials}
+    for trial in cells.values():
+        settings = trial_settings(trial)
+        stand_in = FeedForward((2, 2, 2)).named_parameters()
+        try:
+            OPTIMIZERS[trial.variant.optimizer].build(stand_in, settings)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{trial.optimizer} on {trial.task}: {error}") from error
 
 
 def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
@@ -64,7 +84,8 @@ def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
         if len(waiting) < len(experiment.trials):
             wanted = set(experiment.trials)
             _say_kept(console, storage, [result for result in finished if result.trial in wanted])
-        storage.write_plan({"command": experiment.command, "optimizers": experiment.optimizers})
+        plan = {"command": experiment.command, "optimizers": experiment.optimizers, "study": experiment.study}
+        storage.write_plan(plan)
         return _run(waiting, experiment, storage, console)
 
 

@@ -59,8 +59,8 @@ class Machine:
 def keep_freed_memory() -> None:
     """Ask the C library to reuse freed memory instead of returning it to the system.
 
-    Steps allocate large temporaries of the same sizes over and over; handing each back to the system and taking it again costs up to a
-    third of a step in page faults. Elsewhere than on glibc nothing happens.
+    Steps allocate large temporaries of the same sizes over and over; handing each back to the system and taking it
+    again costs up to a third of a step in page faults. Elsewhere than on glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,7 +1,7 @@
 """The three readings of Eq. 35 of arXiv 2008.07277: how one β is shared between levels.
 
-The equation contradicts itself. It can mean averages over each node, plain sums with one β, or sums whose β grows with the number
-of a level's nodes, as the proof of convergence has it (Eq. 39).
+The equation contradicts itself. It can mean averages over each node, plain sums with one β, or sums whose β grows
+with the number of a level's nodes, as the proof of convergence has it (Eq. 39).
 """
 
 from __future__ import annotations

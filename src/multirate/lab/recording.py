@@ -15,7 +15,16 @@ Series: TypeAlias = dict[str, list[float | None]]
 
 
 @runtime_checkable
-class LearnsRates(Protocol):
+class AppliesRates(Protocol):
+    """Optimizers, of any make, that tell the rate they really apply."""
+
+    def applied_rates(self) -> Mapping[str, Tensor]:
+        """Rate applied to every parameter, by its name."""
+        ...
+
+
+@runtime_checkable
+class LearnsRates(AppliesRates, Protocol):
     """The read-only views that this library's optimizers offer."""
 
     def rates(self) -> Readings:
@@ -28,10 +37,6 @@ class LearnsRates(Protocol):
 
     def agreement(self) -> Readings:
         """Last agreement of every node, by level."""
-        ...
-
-    def applied_rates(self) -> Mapping[str, Tensor]:
-        """Rate applied to every parameter, by its name."""
         ...
 
 
@@ -62,7 +67,9 @@ class Recorder:
         """Write down the present state, reached after `step` steps."""
         self._steps.append(step)
         for layer, rate in self._mean_by_layer(self._applied_rates()).items():
-            self._layer_rates[layer].append(rounded(rate))
+            # An optimizer may know its rates from the first step on only.
+            missing = len(self._steps) - 1 - len(self._layer_rates[layer])
+            self._layer_rates[layer] += [None] * missing + [rounded(rate)]
         if not isinstance(self._optimizer, LearnsRates):
             return
         for level, weight in self._optimizer.weights().items():
@@ -87,7 +94,7 @@ class Recorder:
 
     def _applied_rates(self) -> dict[str, float]:
         """Mean applied rate of every parameter tensor."""
-        if isinstance(self._optimizer, LearnsRates):
+        if isinstance(self._optimizer, AppliesRates):
             applied = self._optimizer.applied_rates()
             return {name: float(applied[name].double().mean()) for name in self._parameters if name in applied}
         names = {id(parameter): name for name, parameter in self._parameters.items()}

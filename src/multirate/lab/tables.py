@@ -9,8 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from multirate.lab.bench import Timing, rows
+from multirate.lab.judging.comparisons import Comparison, p_text
 from multirate.lab.optimizers import OPTIMIZERS
-from multirate.lab.stats import Summary, p_text
+from multirate.lab.reporting.paper import PaperRow
+from multirate.lab.reporting.summaries import Summary, text_of_reached
+from multirate.lab.schedules import SCHEDULES
+from multirate.lab.studies.table import STUDIES
 from multirate.lab.tasks import TASKS
 
 
@@ -27,24 +31,59 @@ def summary_tables(summaries: Sequence[Summary]) -> Iterable[Table]:
         table = Table(
             title=escape(task),
             title_justify="left",
-            caption=f"mean ± standard error; p: Welch's t-test against {escape(own[0].optimizer)}",
+            caption=f"mean ± standard error; p: Welch's t-test against {escape(own[0].optimizer)}, corrected by Holm",
             caption_justify="left",
         )
+        accuracies = any(summary.test_accuracy.count for summary in own)
+        targets = any(summary.steps_to_target for summary in own)
         table.add_column("optimizer", no_wrap=True)
-        for heading in ("test loss", "p", "accuracy %", "p", "n", "diverged", "seconds"):
+        for heading in _headings(accuracies, targets):
             table.add_column(heading, justify="right", no_wrap=True)
         for summary in own:
-            table.add_row(
-                escape(summary.optimizer),
-                summary.test_loss.text(4),
-                p_text(summary.loss_p),
-                summary.test_accuracy.text(2, scale=100),
-                p_text(summary.accuracy_p),
-                str(summary.test_loss.count),
-                str(summary.diverged or "–"),
-                summary.seconds.text(2),
-            )
+            table.add_row(*_cells(summary, accuracies, targets))
         yield table
+
+
+def paper_tables(rows: Sequence[PaperRow]) -> Iterable[Table]:
+    """Yield the table of a paper's figures beside ours, when there are any."""
+    if not rows:
+        return
+    table = Table(
+        title="The paper's test accuracy and ours, %",
+        title_justify="left",
+        caption="mean (standard error); p: Welch's t-test, corrected by Holm; ▲ ours above, ▼ below, ≈ no difference",
+        caption_justify="left",
+    )
+    for heading in ("task", "optimizer"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("paper", "ours", "n", "difference", "p", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        difference = "–" if row.comparison.difference is None else f"{row.comparison.difference:+.2f}"
+        table.add_row(
+            escape(row.task), escape(row.optimizer), row.paper_text, row.our_text, str(row.ours.count), difference,
+            p_text(row.p_corrected), row.mark,
+        )  # fmt: skip
+    yield table
+
+
+def _headings(accuracies: bool, targets: bool) -> list[str]:
+    accuracy = ["accuracy %", "p"] if accuracies else []
+    steps = ["to target"] if targets else []
+    return ["test loss", "p", *accuracy, "n", "diverged", *steps, "seconds"]
+
+
+def _cells(summary: Summary, accuracies: bool, targets: bool) -> list[str]:
+    accuracy = [summary.test_accuracy.text(2, scale=100), _p_text(summary.accuracy_comparison)] if accuracies else []
+    steps = [text_of_reached(summary.steps_to_target, 0)] if targets else []
+    return [
+        escape(summary.optimizer), summary.test_loss.text(4), _p_text(summary.loss_comparison), *accuracy,
+        str(summary.test_loss.count), str(summary.diverged or "–"), *steps, summary.seconds.text(2),
+    ]  # fmt: skip
+
+
+def _p_text(comparison: Comparison | None) -> str:
+    return p_text(None if comparison is None else comparison.p_corrected)
 
 
 def timing_table(timings: Sequence[Timing]) -> Table:
@@ -73,9 +112,19 @@ def registry_tables() -> Iterable[Table]:
     yield tasks
 
     optimizers = Table(title="Optimizers", title_justify="left")
-    for heading in ("name", "description", "citation", "installed"):
+    for heading in ("name", "description", "source", "settings", "citation", "installed"):
         optimizers.add_column(heading, no_wrap=heading == "name")
     for entry in OPTIMIZERS.values():
         cure = f"pip install 'multirate[{entry.extra}]'"
-        optimizers.add_row(entry.name, entry.description, entry.citation, "yes" if entry.installed else escape(cure))
+        settings = ", ".join(f"{name}={value}" for name, value in entry.settings.items())
+        installed = "yes" if entry.installed else escape(cure)
+        optimizers.add_row(entry.name, entry.description, entry.constructor, settings, entry.citation, installed)
     yield optimizers
+
+    for title, entries in (("Schedules", SCHEDULES.values()), ("Studies", STUDIES.values())):
+        table = Table(title=title, title_justify="left")
+        for heading in ("name", "description", "citation"):
+            table.add_column(heading, no_wrap=heading == "name")
+        for each in entries:
+            table.add_row(each.name, each.description, each.citation)
+        yield table

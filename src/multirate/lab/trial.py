@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from multirate.lab.checkpoint import pack_optimizer, read_checkpoint, unpack_optimizer, write_checkpoint
 from multirate.lab.environment import hardware, revision, versions
@@ -98,6 +101,16 @@ def _devices(machine: Machine) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
 
 
+def _backward(loss: Tensor, *, keep_graph: bool) -> None:
+    if not keep_graph:
+        loss.backward()
+        return
+    with warnings.catch_warnings():
+        # Of a reference cycle, which `zero_grad` breaks before the next step.
+        warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True", UserWarning)
+        loss.backward(create_graph=True)
+
+
 class _Run:
     """The state of a trial under way."""
 
@@ -111,6 +124,7 @@ class _Run:
         self.optimizer = self._build_optimizer()
         # Examples and augmentation have streams of their own: they are the same whatever model or optimizer draw.
         self.order = torch.Generator().manual_seed(trial.seed)
+        self.epoch_order = self.order.get_state()
         self.noise = torch.Generator().manual_seed(trial.seed + 2**32)
         self.watch = Stopwatch(self.device)
         self.state = RunState()
@@ -204,7 +218,7 @@ class _Run:
     def _place(self) -> None:
         machine = self.circumstances.machine
         if machine.channels_last:
-            self.problem.model.to(memory_format=torch.channels_last)
+            self.problem.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.problem.forward = self.problem.model
         if machine.compile:
             self.problem.forward = torch.compile(self.problem.model)
@@ -228,14 +242,14 @@ class _Run:
         """Take a step; return whether the loss was finite, as far as that is known yet."""
         needs = getattr(self.optimizer, "needs", "gradient")
         self.optimizer.zero_grad()
-        with self._autocast():
+        with self._forward_context(needs):
             loss = self.problem.loss(batch)
         value = loss.detach()
         self.state.window.append(value)
         # Reading a number back from a GPU waits for it: there it is done once a record.
         if self.device.type == "cpu" and not math.isfinite(value):
             return False
-        loss.backward(create_graph=needs == "graph")
+        _backward(loss, keep_graph=needs == "graph")
         if needs == "loss":
             self.optimizer.step(lambda: value)
         elif needs == "closure":
@@ -249,11 +263,21 @@ class _Run:
 
     @torch.no_grad()
     def _loss_again(self, batch: Batch) -> Tensor:
-        with self._autocast():
-            return self.problem.loss(batch).detach()
+        # A line search must not move the running statistics of batch norm.
+        self.problem.model.eval()
+        with self._forward_context():
+            loss = self.problem.loss(batch).detach()
+        self.problem.model.train()
+        return loss
 
-    def _autocast(self) -> Any:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.circumstances.machine.bf16)
+    def _forward_context(self, needs: str = "gradient") -> ExitStack:
+        stack = ExitStack()
+        stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=self.circumstances.machine.bf16))
+        if needs == "graph":
+            # The fused kernels have no second derivative.
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        return stack
 
     def _note(self) -> bool:
         """Write down the last losses and the rates; return whether the losses were finite."""
@@ -294,7 +318,7 @@ class _Run:
     @torch.no_grad()
     def _evaluate(self) -> None:
         self._set_mode(training=False)
-        with self._autocast():
+        with self._forward_context():
             measured = self.problem.evaluate()
         self.state.note_evaluation(measured)
 

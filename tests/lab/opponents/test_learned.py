@@ -7,8 +7,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from multirate.lab.data.digits import digits
+from multirate.lab.models.feed_forward import FeedForward
 from multirate.lab.opponents.learned import SHIPPED_WEIGHTS, CoordinatewiseLSTM, LearnedOptimizer, preprocess
 from multirate.lab.opponents.learned_training import HORIZON, digits_network, main, quadratics, train, unroll
 
@@ -171,34 +174,61 @@ def test_the_shipped_weights_are_small():
     assert SHIPPED_WEIGHTS.stat().st_size < 64 * 1024
 
 
-def losses_on_quadratics(make_optimizer, seed=1, measured=(HORIZON, 10 * HORIZON, 20 * HORIZON)):
-    """Train on 32 new quadratics; return the mean loss at the measured steps."""
-    start, loss = quadratics(torch.Generator().manual_seed(seed), count=32)
+QUADRATICS = 20
+
+
+def losses_on_quadratics(make_optimizer, steps=20 * HORIZON, measured=(HORIZON, 10 * HORIZON, 20 * HORIZON)):
+    """Train on new quadratics; return the loss of each at the measured steps, shape (measured, quadratics)."""
+    generator = torch.Generator().manual_seed(1)
+    matrices = torch.randn(QUADRATICS, 10, 10, generator=generator)
+    targets = torch.randn(QUADRATICS, 10, generator=generator)
+    start, loss = quadratics(torch.Generator().manual_seed(1), QUADRATICS)
     parameter = nn.Parameter(start)
     optimizer, values = make_optimizer([parameter]), []
-    for step in range(1, measured[-1] + 1):
+    for step in range(1, steps + 1):
         optimizer.zero_grad()
         loss(parameter).backward()
         optimizer.step()
         if step in measured:
-            values.append(loss(parameter).item() / 32)
-    return values
+            points = parameter.detach().view(QUADRATICS, 10, 1)
+            values.append((torch.bmm(matrices, points).squeeze(2) - targets).square().sum(dim=1))
+    return torch.stack(values)
 
 
 def test_within_its_horizon_it_beats_tuned_adam_and_far_beyond_it_stalls():
-    """Lv et al. 2017 and Wichrowska et al. 2017 report this failure; here it is a stall, not an explosion."""
+    """Lv et al. 2017 and Wichrowska et al. 2017 report the failure; on these quadratics it is a stall, no explosion."""
     learned = losses_on_quadratics(LearnedOptimizer)
-    short = [
-        losses_on_quadratics(lambda params, lr=lr: torch.optim.Adam(params, lr=lr), measured=(HORIZON,))[0]
-        for lr in (0.03, 0.1, 0.2, 0.5, 1.0, 2.0)
-    ]
-    assert min(short) < min(short[0], short[-1]), "the best rate lies inside the grid"
-    assert learned[0] < min(short)
 
-    for tuned in (
-        losses_on_quadratics(lambda params: torch.optim.Adam(params, lr=0.1)),
-        losses_on_quadratics(lambda params: torch.optim.SGD(params, lr=0.03, momentum=0.9)),
-    ):
-        assert tuned[2] < 0.3 * tuned[1]
-        assert tuned[2] < 0.5 * learned[2]
-    assert learned[2] > 0.7 * learned[1]
+    def adam(lr, steps=20 * HORIZON):
+        return losses_on_quadratics(lambda params: torch.optim.Adam(params, lr=lr), steps)
+
+    short = {lr: adam(lr, HORIZON)[0].mean().item() for lr in (0.1, 0.3, 1.0, 3.0)}
+    best = min(short, key=short.__getitem__)
+    assert best not in (0.1, 3.0), "the best rate must lie inside the grid"
+    assert learned[0].mean() < 0.5 * short[best]
+
+    # The median, as a few badly conditioned quadratics keep the mean of SGD and Adam high for long.
+    assert learned[2].median() > 0.5 * learned[1].median()
+    for tuned in (adam(best), losses_on_quadratics(lambda params: torch.optim.SGD(params, lr=0.03, momentum=0.9))):
+        assert tuned[2].median() < 1e-3 * tuned[0].median()
+        assert tuned[2].median() < 1e-2 * learned[2].median()
+
+
+def test_a_network_unlike_those_it_was_trained_on_is_hardly_learned():
+    """Andrychowicz et al. 2016 report that rectified units break it (section 3.2); width is changed too."""
+    data = digits()
+
+    def training_loss(make_optimizer):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = FeedForward((64, 100, 100, 10))
+        optimizer, generator = make_optimizer(model.parameters()), torch.Generator().manual_seed(1)
+        for _ in range(200):
+            batch = torch.randint(len(data.train_targets), (64,), generator=generator)
+            optimizer.zero_grad()
+            F.cross_entropy(model(data.train_inputs[batch]), data.train_targets[batch]).backward()
+            optimizer.step()
+        return F.cross_entropy(model(data.train_inputs), data.train_targets).item()
+
+    assert training_loss(lambda parameters: torch.optim.Adam(parameters, lr=3e-3)) < 0.05
+    assert training_loss(LearnedOptimizer) > 0.3

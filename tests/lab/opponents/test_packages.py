@@ -105,7 +105,7 @@ def radam():
 
 
 def adabound():
-    """Algorithm 1 of Luo et al. 2019, with Adam's bias correction as in the authors' code."""
+    """Luo et al. 2019, with Adam's bias correction as in the authors' code."""
     x, moments = START.clone(), adam_moments()
     for k in range(STEPS):
         t, m, v = moments(gradient(x, k))
@@ -116,7 +116,7 @@ def adabound():
 
 
 def lookahead():
-    """Algorithm 1 of Zhang et al. 2019."""
+    """Zhang et al. 2019."""
     fast, slow, h = START.clone(), START.clone(), torch.zeros_like(START)
     for k in range(STEPS):
         h = 0.9 * h + gradient(fast, k)
@@ -128,7 +128,7 @@ def lookahead():
 
 
 def prodigy():
-    """Algorithm 4 of Mishchenko & Defazio 2024 (Adam), γ_k = 1, without bias correction."""
+    """Prodigy with Adam's moments, Mishchenko & Defazio 2024, γ_k = 1, without bias correction."""
     x, d, r = START.clone(), 1e-6, 0.0
     m, v, s = (torch.zeros_like(START) for _ in range(3))
     beta3 = math.sqrt(0.999)
@@ -145,7 +145,7 @@ def prodigy():
 
 
 def dadapt_adam():
-    """D-Adapted Adam, Algorithm 5 of Defazio & Mishchenko 2023."""
+    """D-Adapted Adam, Defazio & Mishchenko 2023."""
     x, d, r = START.clone(), 1e-6, 0.0
     m, v, s = (torch.zeros_like(START) for _ in range(3))
     root = math.sqrt(0.999)
@@ -162,7 +162,7 @@ def dadapt_adam():
 
 
 def dadapt_sgd():
-    """D-Adapted SGD with momentum, Algorithm 4 of Defazio & Mishchenko 2023, d̂ by inner products as in their code."""
+    """D-Adapted SGD with momentum, Defazio & Mishchenko 2023, d̂ by inner products as in their code."""
     x, z, s, d, weighted = START.clone(), START.clone(), torch.zeros_like(START), 1e-6, 0.0
     first = float(gradient(START, 0).norm())
     for k in range(STEPS):
@@ -177,7 +177,7 @@ def dadapt_sgd():
 
 
 def schedule_free_sgd():
-    """Equations 2 to 4 of Defazio et al. 2024; returns x, where the model is evaluated."""
+    """Defazio et al. 2024; returns x, where the model is evaluated."""
     x, z = START.clone(), START.clone()
     for k in range(STEPS):
         g = gradient(0.1 * z + 0.9 * x, k)
@@ -187,7 +187,7 @@ def schedule_free_sgd():
 
 
 def schedule_free_adamw():
-    """Algorithm 1 of Defazio et al. 2024, with weight decay 0.1 at y and 5 steps of warm-up."""
+    """Defazio et al. 2024, with weight decay 0.1 at y and 5 steps of warm-up."""
     x, z, v, total = START.clone(), START.clone(), torch.zeros_like(START), 0.0
     for k in range(STEPS):
         y = 0.1 * z + 0.9 * x
@@ -201,7 +201,7 @@ def schedule_free_adamw():
 
 
 def dog():
-    """Equation 1 of Ivgi et al. 2023."""
+    """Distance over gradients, Ivgi et al. 2023."""
     x, total, furthest = START.clone(), 1e-8, 1e-6 * (1 + float(START.norm()))
     for k in range(STEPS):
         g = gradient(x, k)
@@ -212,7 +212,7 @@ def dog():
 
 
 def mechanic():
-    """Algorithm 1 of Cutkosky et al. 2023 around SGD with rate 0.1, without decay (λ = 0)."""
+    """Cutkosky et al. 2023 around SGD with rate 0.1, without decay (λ = 0)."""
     x, delta = START.clone(), torch.zeros_like(START)
     betas = [0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999]
     s, v, reward, largest = ([value] * 6 for value in (0.0, 0.0, 0.0, 1e-6))

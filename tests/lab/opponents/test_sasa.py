@@ -107,7 +107,7 @@ def test_sasa_follows_a_loop():
         inner = sum(p * d for p, d in zip(position, direction, strict=True))
         samples.append(inner - rate / 2 * sum(d * d for d in direction))
         position = [p - rate * d for p, d in zip(position, direction, strict=True)]
-        latest = samples[len(samples) - len(samples) // 2 :]
+        latest = samples[len(samples) // 2 :]
         if len(latest) > 5 and k % 4 == 0:
             lower, upper = interval_by_loops(latest, 0.1)
             if lower < 0 < upper:
@@ -177,13 +177,13 @@ def test_salsa_follows_a_loop():
             losses.append(before)
         samples.append(float(position @ average - rate / 2 * average @ average))
         position = position - rate * average
-        latest = samples[len(samples) - len(samples) // 2 :]
+        latest = samples[len(samples) // 2 :]
         stationary = flat = False
         if len(latest) > 8 and k % 5 == 0:
             lower, upper = interval_by_loops(latest, 0.05)
             stationary = lower < 0 < upper
-        if searching and len(losses) - len(losses) // 2 < len(losses) and len(losses) // 2 > 8 and k % 5 == 0:
-            window = np.array(losses[len(losses) - len(losses) // 2 :])
+        window = np.array(losses[len(losses) // 2 :])
+        if searching and len(window) > 8 and k % 5 == 0:
             correlation = np.corrcoef(np.arange(len(window)), window)[0, 1]
             freedom = len(window) - 2
             statistic = correlation * math.sqrt(freedom / (1 - correlation**2))
@@ -196,6 +196,7 @@ def test_salsa_follows_a_loop():
         torch.testing.assert_close(x.detach(), position, rtol=1e-10, atol=1e-12)
         assert optimizer.applied_rates()["0"].item() == pytest.approx(rate, rel=1e-6)
         assert optimizer.param_groups[0]["searching"] == searching
+        assert not searching or optimizer.param_groups[0]["losses"] == pytest.approx(window.tolist(), rel=1e-10)
     assert {0, 1, 2} <= trials
     assert 20 <= switched < 80
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from multirate.lab.commands.running import run_and_report
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.studies.base import grid
 from multirate.lab.tasks import TASKS
+from multirate.lab.variants import Variant, parse_setting
 
 
 @click.command()
@@ -50,3 +52,55 @@ def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | N
         how.words(), "--out", out,
     )  # fmt: skip
     run_and_report(grid(tasks, optimizers, seeds, epochs), command, out, how)
+
+
+@click.command()
+@click.option(
+    "--task", "tasks", cls=NamesOption, registry=TASKS, default=["digits/ffnn"], show_default=True,
+    metavar="NAMES", help="Tasks, separated by commas.",
+)  # fmt: skip
+@click.option(
+    "--optimizers", cls=VariantsOption, registry=OPTIMIZERS, default=["adam,adam-hd"], show_default=True,
+    metavar="NAMES", help="Optimizers, separated by commas.",
+)  # fmt: skip
+@click.option("--option", default="lr", show_default=True, metavar="NAME", help="The option to vary.")
+@click.option(
+    "--values", default="1e-6,1e-5,1e-4,1e-3,1e-2,1e-1,1", show_default=True, metavar="VALUES",
+    help="Its values, separated by commas; a value of several parts has / between them.",
+)  # fmt: skip
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds 0 to N-1.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every trial.  [default: the task's own]")
+@out_option
+@resource_options
+def sweep(
+    tasks: list[str],
+    optimizers: list[str],
+    option: str,
+    values: str,
+    seeds: int,
+    epochs: int | None,
+    out: Path,
+    **options: Any,
+) -> None:
+    """Train every optimizer with every value of one option, and report.
+
+    Over learning rates the report shows how far from the best one each optimizer still does well.
+    """
+    how = resources(options)
+    try:
+        variants = [_with(name, option, value.strip()) for name in optimizers for value in values.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--option' / '--values'") from error
+    length = [] if epochs is None else ["--epochs", str(epochs)]
+    command = command_text(
+        "sweep", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers), "--option", option,
+        "--values", values, "--seeds", str(seeds), length, how.words(), "--out", out,
+    )  # fmt: skip
+    run_and_report(grid(tasks, list(dict.fromkeys(variants)), seeds, epochs), command, out, how)
+
+
+def _with(name: str, option: str, value: str) -> str:
+    variant = Variant.parse(name)
+    changed = dataclasses.replace(variant, options={**variant.options, option: parse_setting(value)})
+    # What is written must be read back from the table of results.
+    return str(Variant.parse(str(changed)))

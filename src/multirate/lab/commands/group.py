@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from multirate.lab.commands.bench import bench
-from multirate.lab.commands.compare import compare
+from multirate.lab.commands.compare import compare, sweep
 from multirate.lab.commands.reproduce import reproduce
 from multirate.lab.commands.show import list_, report
 from multirate.lab.environment import versions
@@ -17,5 +17,5 @@ def command_line() -> None:
     """Optimizers that learn their learning rates, measured."""
 
 
-for command in (compare, reproduce, report, list_, bench):
+for command in (compare, sweep, reproduce, report, list_, bench):
     command_line.add_command(command)

@@ -87,26 +87,30 @@ class Resources:
         return words + self.machine.words()
 
 
+_RESOURCE_OPTIONS = (
+    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at a time."),
+    click.option(
+        "--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address; `local` starts one on this machine."
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option("--bf16", is_flag=True, help="Run models under bfloat16 autocast."),
+    click.option("--channels-last", is_flag=True, help="Keep images and convolutions channels-last."),
+    click.option("--compile", "compile_", is_flag=True, help="Compile models with torch.compile."),
+    click.option(
+        "--checkpoint-every", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
+        help="How much of a trial a crash may cost.",
+    ),
+    click.option(
+        "--data-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="MULTIRATE_DATA",
+        help="Folder of the data sets, NAME/train.parquet and NAME/test.parquet in it.  "
+        "[default: $MULTIRATE_DATA, or the hub]",
+    ),
+)  # fmt: skip
+
+
 def resource_options(function: Function) -> Function:
     """Add the options of `Resources` to a command."""
-    for option in reversed(
-        [
-            click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at a time."),
-            click.option("--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address; `local` starts one here."),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
-            click.option("--bf16", is_flag=True, help="Run models under bfloat16 autocast."),
-            click.option("--channels-last", is_flag=True, help="Keep images and convolutions channels-last."),
-            click.option("--compile", "compile_", is_flag=True, help="Compile models with torch.compile."),
-            click.option(
-                "--checkpoint-every", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
-                help="How much of a trial a crash may cost.",
-            ),
-            click.option(
-                "--data-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="MULTIRATE_DATA",
-                help="Folder of the data sets: NAME/train.parquet, NAME/test.parquet.  [default: $MULTIRATE_DATA, or the hub]",
-            ),
-        ]
-    ):  # fmt: skip
+    for option in reversed(_RESOURCE_OPTIONS):
         function = option(function)
     return function
 

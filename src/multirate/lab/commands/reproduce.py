@@ -54,7 +54,7 @@ def reproduce(
             trials = stage.trials(request, earlier)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
-        run_and_report(trials, command, folder, how)
+        run_and_report(trials, command, folder, how, study)
         try:
             earlier = Storage(folder).results()
         except StorageError as error:

@@ -10,21 +10,27 @@ from rich.markup import escape
 
 from multirate.lab.commands.options import Resources
 from multirate.lab.data.sources import DataError
-from multirate.lab.experiment import Experiment, run_experiment
-from multirate.lab.report import make_report
+from multirate.lab.experiment import Experiment, check_settings, run_experiment
+from multirate.lab.reporting.report import make_report
 from multirate.lab.results import Trial
 from multirate.lab.storage import Storage, StorageError
 from multirate.lab.tables import open_console, summary_tables
 
 
-def run_and_report(trials: Sequence[Trial], command: str, out: Path, resources: Resources) -> None:
+def run_and_report(
+    trials: Sequence[Trial], command: str, out: Path, resources: Resources, study: str | None = None
+) -> None:
     """Run trials into a folder and show what came of them.
 
     Raises:
-        click.ClickException: If trials failed or the folder is unusable.
+        click.ClickException: If an optimizer does not take its options, trials failed or the folder is unusable.
     """
     console = open_console()
-    experiment = Experiment(trials, command, out, resources.workers, resources.machine, resources.interval)
+    try:
+        check_settings(trials)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    experiment = Experiment(trials, command, out, study, resources.workers, resources.machine, resources.interval)
     try:
         failures = run_experiment(experiment, console)
         if not failures or Storage(out).results():

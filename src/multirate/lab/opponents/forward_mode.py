@@ -70,7 +70,7 @@ class ForwardModeSGD(torch.optim.Optimizer):
 
     Reference:
         Franceschi, Donini, Frasconi, Pontil: Forward and Reverse Gradient-Based Hyperparameter Optimization,
-        ICML 2017 (arXiv 1703.01785), algorithm 2 (Forward-HG), section 3.3 (real-time optimization).
+        ICML 2017 (arXiv 1703.01785), algorithm 2 (Forward-HG) in its real-time variant.
     """
 
     needs: ClassVar[str] = "graph"

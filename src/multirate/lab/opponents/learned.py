@@ -83,8 +83,12 @@ class LearnedOptimizer(torch.optim.Optimizer):
     .. math:: \theta_{t+1} = \theta_t + \text{scale} \cdot m(g_t, h_t; \phi)
 
     The weights φ of the LSTM m were learned beforehand, once, on small tasks (see
-    :mod:`multirate.lab.opponents.learned_training`), for runs of 100 steps. It is known to fail far beyond that
-    horizon (Lv et al. 2017; Wichrowska et al. 2017). The hidden state takes 80 numbers for every parameter.
+    :mod:`multirate.lab.opponents.learned_training`), for runs of 100 steps. Such networks are known to fail far
+    beyond that horizon and on other networks (Lv et al. 2017; Wichrowska et al. 2017), and so does this one: on new
+    quadratics it beats the best rate of Adam for 100 steps, then stalls near a loss of 2e-3, while tuned SGD and
+    Adam fall by orders of magnitude below it within 2,000 steps; a wider network with rectified units it hardly
+    trains at all. It does not always fail: on the digits network it was trained on its loss still falls after
+    2,000 steps. The hidden state takes 80 numbers for every parameter.
 
     Args:
         params: Parameters, named or not, or groups of them.

@@ -154,7 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    torch.save(train(options.seed, options.runs).state_dict(), options.out)
+    network = train(options.seed, options.runs)
+    # An open file, as otherwise its name would become part of what is written.
+    with options.out.open("wb") as file:
+        torch.save(network.state_dict(), file)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class SALSA(SASAPlus):
     Args:
         params: Parameters, or pairs of name and parameter, or groups of them.
         lr: α before the first step; any small rate.
-        smoothing: Weight of the newest line search (γ), in (0, 1]; the paper takes √(1 / steps of an epoch).
+        smoothing: Weight of the newest line search (γ), in (0, 1]; the authors take √(1 / steps of an epoch).
         sufficient: Share of the decrease that the gradient promises which a trial must reach (c), in (0, 0.5).
         increase: Factor that each line search begins with, at least 1.
         decrease: Factor after each failed trial, in (0, 1).

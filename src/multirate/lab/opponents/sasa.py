@@ -32,7 +32,7 @@ def confidence_interval(samples: Sequence[float], significance: float, batches: 
         significance: One minus the confidence.
         batches: Which batches.
 
-    References: Lang, Xiao & Zhang 2019, arXiv 1909.09785, section 3 (batch means); Zhang et al. 2020, arXiv 2002.10597
+    References: Lang, Xiao & Zhang 2019, arXiv 1909.09785 (batch means); Zhang et al. 2020, arXiv 2002.10597
     (SASA+); Flegal & Jones 2010 (overlapping batch means).
     """
     values = np.asarray(samples, dtype=np.float64)
@@ -229,6 +229,6 @@ class SASAPlus(Optimizer):
 
 
 def keep_latest(samples: list[float], value: float, keep: float, seen: int) -> None:
-    """Append a value, then keep only the latest ⌊keep · seen⌋ of all `seen` values so far."""
+    """Append a value, then keep only the latest ⌈keep · seen⌉ of all `seen` values so far."""
     samples.append(value)
-    del samples[: max(0, len(samples) - math.floor(keep * seen))]
+    del samples[: max(0, len(samples) - math.ceil(keep * seen))]

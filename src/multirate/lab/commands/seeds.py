@@ -1,0 +1,49 @@
+"""`multirate seeds`: what several seeds of a small model cost."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from multirate.lab.commands.options import NamesOption
+from multirate.lab.optimizers import OPTIMIZERS
+from multirate.lab.progress import progress_bar
+from multirate.lab.seeds import ROUNDS, measure_seeds, write
+from multirate.lab.tables import open_console
+from multirate.lab.tasks import TASKS
+
+
+@click.command()
+@click.option(
+    "--task", "tasks", cls=NamesOption, registry=TASKS, default=["digits/ffnn"], show_default=True, metavar="NAMES",
+    help="Classification tasks, separated by commas.",
+)  # fmt: skip
+@click.option(
+    "--optimizers", cls=NamesOption, registry=OPTIMIZERS, default=["adam,adam-cam-hd"], show_default=True,
+    metavar="NAMES", help="What to train with, separated by commas.",
+)  # fmt: skip
+@click.option("--seeds", type=click.IntRange(min=2), default=10, show_default=True, help="Number of seeds.")
+@click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Steps of each seed.")
+@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="Rounds that count.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("results/seeds"),
+    show_default=True, help="Folder for seeds.json and seeds.md.",
+)  # fmt: skip
+def seeds(tasks: list[str], optimizers: list[str], seeds: int, steps: int, rounds: int, out: Path) -> None:
+    """Time one seed, several one after another, and several batched in one process."""
+    console = open_console()
+    command = ["multirate", "seeds", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers)]
+    command += ["--seeds", str(seeds), "--steps", str(steps), "--rounds", str(rounds), "--out", str(out)]
+    pairs = [(task, optimizer) for task in tasks for optimizer in optimizers]
+    try:
+        with progress_bar(console, "rounds", rounds * len(pairs)) as on_round:
+            timings = [measure_seeds(*pair, seeds, steps, rounds=rounds, on_round=on_round) for pair in pairs]
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        _, table = write(out, timings, command=shlex.join(command))
+    except OSError as error:
+        raise click.ClickException(f"cannot write to {out}: {error.strerror}") from error
+    console.print(table.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)

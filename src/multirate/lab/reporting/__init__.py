@@ -1,0 +1,1 @@
+"""From an experiment's folder to its tables, pictures and page."""

@@ -1,0 +1,126 @@
+"""From an experiment's folder to its pictures and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from multirate.lab.reporting.charts import Chart, Look, assign_looks
+from multirate.lab.reporting.curve_charts import curve_charts
+from multirate.lab.reporting.families import Family, find_families, methods
+from multirate.lab.reporting.page import render_page
+from multirate.lab.reporting.paper import PaperRow, compare_with_paper
+from multirate.lab.reporting.pictures import draw_png
+from multirate.lab.reporting.result_charts import profile_chart, robustness_chart
+from multirate.lab.reporting.summaries import Curves, Summary, summarise
+from multirate.lab.results import Trial, TrialResult
+from multirate.lab.storage import Storage, StorageError, write_whole
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report consists of.
+
+    Attributes:
+        summaries: A line of the table for every task and optimizer.
+        paper: A paper's figures beside ours; none when the experiment is no study with published figures.
+        page: The HTML page.
+        pictures: The PNG files.
+    """
+
+    summaries: Sequence[Summary]
+    paper: Sequence[PaperRow]
+    page: Path
+    pictures: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """What is shown of one task.
+
+    Attributes:
+        results: Its finished trials.
+        families: Its optimizers that were run with several learning rates.
+        shown: The variants in its charts, by the name of the method.
+    """
+
+    results: Sequence[TrialResult]
+    families: Sequence[Family]
+    shown: Mapping[str, str]
+
+    def trials(self, method: str) -> list[TrialResult]:
+        """Return the trials of a method over seeds."""
+        return [result for result in self.results if result.optimizer == self.shown[method]]
+
+
+def make_report(storage: Storage) -> Report:
+    """Draw everything anew from what the folder holds.
+
+    A folder of which only the rows were kept, without any curves, gets the tables and the charts that need no curves.
+
+    Raises:
+        StorageError: If there is nothing to report, or something cannot be read or written.
+    """
+    results = storage.results()
+    if not results:
+        raise StorageError(f"{storage.rows_path} holds no finished trial: run `multirate compare` first")
+    plan = storage.plan()
+    curves = _curves(storage, results)
+    summaries = summarise(results, plan.get("optimizers", []), curves)
+    paper = compare_with_paper(results, plan.get("study"))
+    views = _views(results, summaries)
+    looks = assign_looks(method for view in views.values() for method in view.shown)
+    charts = {task: _task_charts(view, curves, looks) for task, view in views.items()}
+    profile = profile_chart(
+        {task: {name: [trial.test_loss for trial in view.trials(name)] for name in view.shown}
+         for task, view in views.items()},
+        looks,
+    )  # fmt: skip
+    overall = [] if profile is None else [profile]
+    try:
+        pictures = [_write_picture(storage, chart, "all tasks", chart.key) for chart in overall]
+        pictures += [
+            _write_picture(storage, chart, task, f"{task.replace('/', '-')}-{chart.key}")
+            for task in charts
+            for chart in charts[task]
+        ]
+        page = storage.folder / "report.html"
+        write_whole(page, render_page(results, summaries, paper, charts, overall))
+    except OSError as error:
+        raise StorageError(f"cannot write to {storage.folder}: {error.strerror}") from error
+    return Report(summaries, paper, page, pictures)
+
+
+def _curves(storage: Storage, results: Sequence[TrialResult]) -> dict[Trial, Curves]:
+    if not (storage.folder / "trials").is_dir():
+        return {}
+    return {result.trial: storage.curves(result.trial) for result in results}
+
+
+def _views(results: Sequence[TrialResult], summaries: Sequence[Summary]) -> dict[str, TaskView]:
+    views = {}
+    for task in dict.fromkeys(summary.task for summary in summaries):
+        own = [result for result in results if result.task == task]
+        families = find_families(own)
+        optimizers = [summary.optimizer for summary in summaries if summary.task == task]
+        views[task] = TaskView(own, families, methods(optimizers, families))
+    return views
+
+
+def _task_charts(view: TaskView, curves: Mapping[Trial, Curves], looks: Mapping[str, Look]) -> list[Chart]:
+    # The panels of a method are titled by its variant, so that the learning rate can be read there.
+    runs = {
+        variant: [curves[result.trial] for result in view.trials(method) if result.trial in curves]
+        for method, variant in view.shown.items()
+    }
+    variant_looks = {variant: looks[method] for method, variant in view.shown.items()}
+    robustness = robustness_chart(view.families, looks)
+    charts = curve_charts(runs, variant_looks)
+    return [*charts[:1], robustness, *charts[1:]] if robustness.panels else charts
+
+
+def _write_picture(storage: Storage, chart: Chart, subject: str, stem: str) -> Path:
+    path = storage.folder / f"{stem}.png"
+    write_whole(path, draw_png(chart, subject))
+    return path

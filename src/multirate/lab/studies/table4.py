@@ -1,0 +1,23 @@
+"""Table 4 of arXiv 2008.07277: ResNets on CIFAR-10."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from multirate.lab.results import Trial, TrialResult
+from multirate.lab.studies.base import Request, Stage, Study, grid
+
+TASKS = ("cifar10/resnet18", "cifar10/resnet34")
+OPTIMIZERS = ("adam", "adam-hd", "adam-cam-hd", "adabound", "adabound-cam-hd", "sgdn+step", "sgdn-cam-hd+step")
+
+
+def _trials(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:
+    return grid(request.chosen(TASKS), OPTIMIZERS, request.seeds or 10, request.epochs)
+
+
+TABLE4 = Study(
+    "table4",
+    "ResNet-18 and ResNet-34 on CIFAR-10, 200 epochs: needs a GPU",
+    "arXiv 2008.07277, Table 4",
+    (Stage("", _trials),),
+)
