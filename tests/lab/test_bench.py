@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from multirate.lab import commands
 from multirate.lab.bench import CANDIDATES, Timing, measure, rows, state_bytes
+from multirate.lab.commands import bench as bench_command
 from multirate.lab.optimizers.entry import OptimizerEntry
 from multirate.lab.resnet50 import resnet50_shapes
 
@@ -74,7 +74,7 @@ def test_ratios_are_to_the_faster_plain_path_of_torch():
 
 
 def test_the_command_measures_every_candidate_and_keeps_raw_times(invoke, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "resnet50_shapes", lambda: SMALL)
+    monkeypatch.setattr(bench_command, "resnet50_shapes", lambda: SMALL)
     done = invoke("bench", "--rounds", 3, "--out", tmp_path)
     assert done.exit_code == 0, done.output
     kept = json.loads((tmp_path / "speed.json").read_text())
@@ -89,7 +89,7 @@ def test_the_command_measures_every_candidate_and_keeps_raw_times(invoke, tmp_pa
 
 
 def test_candidates_that_are_not_installed_are_left_out(invoke, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "resnet50_shapes", lambda: SMALL)
+    monkeypatch.setattr(bench_command, "resnet50_shapes", lambda: SMALL)
     monkeypatch.setattr(OptimizerEntry, "installed", property(lambda entry: entry.package != "prodigyopt"))
     done = invoke("bench", "--rounds", 1, "--optimizers", "adam-loop,prodigy", "--out", tmp_path)
     assert done.exit_code == 0, done.output

@@ -110,8 +110,7 @@ def _connection(address: str) -> Iterator[Any]:
             _check_reachable(address)
         try:
             ray.init(
-                address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": _variables()},
-                **options,
+                address, log_to_driver=False, configure_logging=False, runtime_env={"env_vars": _variables()}, **options
             )  # fmt: skip
         except (OSError, RuntimeError, ValueError, ImportError) as error:
             doing = "started here" if address == LOCAL else f"reached at {address!r}: check the address"
@@ -234,7 +233,7 @@ def _cancel(ray: Any, references: list[Any]) -> None:
 def _post_class() -> type:
     """Return the actor that keeps the workers' letters until the caller takes them.
 
-    A class of a module is sent as its name: the actor would import the module, and torch with it. This one is sent whole.
+    A class of a module is sent as its name: the actor would import the module, and torch with it. This is sent whole.
     """
 
     class Post:

@@ -115,10 +115,13 @@ def _sentence(result: TrialResult) -> str:
 def _refuse_other_protocols(trials: Sequence[Trial], finished: Sequence[TrialResult], storage: Storage) -> None:
     """Keep trials of different lengths or settings out of one table."""
     epochs = {(trial.task, trial.optimizer): trial.epochs for trial in trials}
+    # Where all of a task train equally long, so must those that are there already.
+    lengths = {trial.task: {other.epochs for other in trials if other.task == trial.task} for trial in trials}
+    common = {task: min(found) for task, found in lengths.items() if len(found) == 1}
     settings = {(trial.task, trial.optimizer): _plain(trial_settings(trial)) for trial in trials}
     for result in finished:
         cell = result.task, result.optimizer
-        wanted = epochs.get(cell, result.epochs)
+        wanted = epochs.get(cell, common.get(result.task, result.epochs))
         if result.epochs != wanted:
             raise StorageError(
                 f"{storage.folder} holds {result.trial} over {result.epochs} epochs, not {wanted}: "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -95,7 +97,7 @@ def _run_in_processes(
     stop = context.Event()
     failures = []
     with ProcessPoolExecutor(
-        min(jobs, len(trials)), mp_context=context, initializer=_start_worker, initargs=(epochs, stop, os.getpid())
+        min(jobs, len(trials)), mp_context=context, initializer=_start_worker, initargs=(epochs, stop)
     ) as pool:
         running = {pool.submit(_run_in_worker, trial, circumstances): trial for trial in trials}
         try:
@@ -136,23 +138,27 @@ def _drain(epochs: Queue[None], listener: Listener) -> None:
 # Set once in every worker process: queues and events travel only at a process's start.
 _epochs: Queue[None]
 _stop: Event
-_parent: int
 
 
-def _start_worker(epochs: Queue[None], stop: Event, parent: int) -> None:
-    global _epochs, _stop, _parent
-    _epochs, _stop, _parent = epochs, stop, parent
+def _start_worker(epochs: Queue[None], stop: Event) -> None:
+    global _epochs, _stop
+    _epochs, _stop = epochs, stop
     keep_freed_memory()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # An interrupt from the keyboard reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run_in_worker(trial: Trial, circumstances: Circumstances) -> Outcome:
-    if _should_stop():
+    if _stop.is_set():
         raise StoppedError
-    return run_trial(trial, circumstances, Signals(lambda: _epochs.put(None), _should_stop))
+    return run_trial(trial, circumstances, Signals(lambda: _epochs.put(None), _stop.is_set))
 
 
-def _should_stop() -> bool:
-    # A parent that was killed says nothing, but its children get another one; two runs must not share a checkpoint.
-    return _stop.is_set() or os.getppid() != _parent
+def _end_with_parent() -> None:
+    # A parent that was killed cannot say so, and two runs must not share a checkpoint. Whatever this process is in the
+    # middle of, its files are whole.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)

@@ -7,6 +7,7 @@ import click
 from multirate.lab.commands.bench import bench
 from multirate.lab.commands.compare import compare, sweep
 from multirate.lab.commands.reproduce import reproduce
+from multirate.lab.commands.seeds import seeds
 from multirate.lab.commands.show import list_, report
 from multirate.lab.environment import versions
 
@@ -17,5 +18,5 @@ def command_line() -> None:
     """Optimizers that learn their learning rates, measured."""
 
 
-for command in (compare, sweep, reproduce, report, list_, bench):
+for command in (compare, sweep, reproduce, report, list_, bench, seeds):
     command_line.add_command(command)

@@ -14,7 +14,7 @@ from multirate.lab.experiment import Experiment, check_settings, run_experiment
 from multirate.lab.reporting.report import make_report
 from multirate.lab.results import Trial
 from multirate.lab.storage import Storage, StorageError
-from multirate.lab.tables import open_console, summary_tables
+from multirate.lab.tables import open_console, paper_tables, summary_tables
 
 
 def run_and_report(
@@ -53,7 +53,7 @@ def show_report(folder: Path) -> None:
     """
     report = make_report(Storage(folder))
     console = open_console()
-    for table in summary_tables(report.summaries):
+    for table in (*summary_tables(report.summaries), *paper_tables(report.paper)):
         console.print(table)
     show_paths([*report.pictures, report.page])
 

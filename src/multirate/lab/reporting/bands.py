@@ -79,7 +79,7 @@ def mean_logarithm(curves: Sequence[Curve]) -> list[float | None]:
     logarithms = np.log10(np.where(table > 0, table, np.nan))
     counts = np.isfinite(logarithms).sum(axis=0)
     means = np.nansum(logarithms, axis=0) / np.maximum(counts, 1)
-    return [round(float(mean), 3) if count else None for mean, count in zip(means, counts, strict=True)]
+    return [round(float(mean), 2) if count else None for mean, count in zip(means, counts, strict=True)]
 
 
 def quantiles(curves: Sequence[Curve], shares: Sequence[float]) -> list[list[float | None]]:
@@ -108,5 +108,5 @@ def _table(curves: Sequence[Curve]) -> Floats:
 def _band(axes: Sequence[Curve], counts: Floats, *curves: Floats) -> Band:
     kept = np.flatnonzero(counts).tolist()
     axis = max(axes, key=len, default=())
-    center, low, high = (tuple(float(f"{curve[index]:.6g}") for index in kept) for curve in curves)
+    center, low, high = (tuple(float(f"{curve[index]:.5g}") for index in kept) for curve in curves)
     return Band(tuple(float(axis[index] or 0) for index in kept), center, low, high)

@@ -17,7 +17,7 @@ Runs: TypeAlias = Mapping[str, Sequence[Curves]]
 
 MOST_LINES = 12
 MOST_ROWS = 160
-HEAT_CELLS = 60_000
+HEAT_CELLS = 40_000
 QUANTILES: Mapping[str, float] = {
     "lowest node": 0.0,
     "lower quartile of nodes": 0.25,
@@ -195,7 +195,7 @@ def _heat_panels(runs: Runs, path: tuple[str, ...]) -> tuple[Panel, ...]:
     having = {name: seeds for name, seeds in runs.items() if any(_part(curves, path) for curves in seeds)}
     if len(nodes) < 2:
         return ()
-    most = min(200, max(40, HEAT_CELLS // (len(nodes) * len(having))))
+    most = min(200, max(30, HEAT_CELLS // (len(nodes) * len(having))))
     return tuple(Panel(name, "step", "", heat=_heat(seeds, path, nodes, most)) for name, seeds in having.items())
 
 

@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from multirate.lab.reporting.bands import thinned
 from multirate.lab.reporting.charts import Chart, Heat, Panel
@@ -36,7 +37,9 @@ STYLE: dict[Any, Any] = {
     "ytick.color": "#5f6368",
 }
 LINE_STYLES: Mapping[str, str] = {"solid": "-", "dash": "--", "dot": ":"}
-MOST_MAP_LABELS = 14
+MOST_MAP_LABELS, MAP_LABEL_LENGTH = 12, 18
+PANEL, TITLE = (3.3, 2.3), 0.75  # inches
+LINE_POINTS = 150
 
 
 def draw_png(chart: Chart, subject: str) -> bytes:
@@ -53,9 +56,11 @@ def draw_png(chart: Chart, subject: str) -> bytes:
     rows = math.ceil(len(chart.panels) / columns)
     # A figure of its own, not pyplot's: nothing global is touched and nothing has to be closed.
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.2 * columns, 3.3 * rows + 1.0), layout="constrained")
-        FigureCanvasAgg(figure)
-        figure.suptitle(_plain(f"{chart.title} – {subject}"), x=0.008, ha="left", fontsize=14, fontweight="bold")
+        figure, height = _frame(chart, columns, rows)
+        figure.suptitle(
+            _plain(f"{chart.title} – {subject}"), x=0.12 / figure.get_figwidth(), y=1 - 0.1 / height,
+            ha="left", va="top", fontsize=14, fontweight="bold",
+        )  # fmt: skip
         axes = figure.subplots(rows, columns, squeeze=False, sharey=chart.one_scale).flatten()
         for axis, panel in zip(axes, chart.panels, strict=False):
             _draw_panel(axis, panel, chart.heat_range)
@@ -65,23 +70,53 @@ def draw_png(chart: Chart, subject: str) -> bytes:
             unused.set_visible(False)
         _explain(figure, chart, list(axes[: len(chart.panels)]))
         stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=130)
+        figure.savefig(stream, format="png", dpi=110, pil_kwargs={"compress_level": 4})
     return stream.getvalue()
+
+
+def _frame(chart: Chart, columns: int, rows: int) -> tuple[Figure, float]:
+    """Return a figure with room for the panels, and its height in inches.
+
+    Room is reckoned, not measured: laying out twenty panels by measuring them takes longer than drawing them.
+    """
+    maps = chart.panels[0].heat is not None
+    left = 1.35 if maps else 0.75
+    right, across, below = (0.95 if maps else 0.12), (0.16 if chart.one_scale else 0.7), 0.72
+    bottom = 0.55 + 0.22 * _legend_rows(chart)
+    width = left + right + columns * PANEL[0] + (columns - 1) * across
+    height = TITLE + bottom + rows * PANEL[1] + (rows - 1) * below
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(
+        left=left / width, right=1 - right / width, bottom=bottom / height, top=1 - TITLE / height,
+        wspace=across / PANEL[0], hspace=below / PANEL[1],
+    )  # fmt: skip
+    return figure, height
+
+
+def _legend_columns(chart: Chart) -> int:
+    # About seven hundredths of an inch a letter, and half an inch for the line beside it.
+    width = chart.columns * PANEL[0] / (0.6 + 0.075 * max(map(len, chart.labels)))
+    return max(1, min(len(chart.labels), int(width)))
+
+
+def _legend_rows(chart: Chart) -> int:
+    return math.ceil(len(chart.labels) / _legend_columns(chart)) if chart.labels else 0
 
 
 def _explain(figure: Figure, chart: Chart, axes: Sequence[Axes]) -> None:
     """Add the legend, or the colour bar of maps."""
+    width, height = figure.get_size_inches()
     if chart.labels:
         handles = {str(line.get_label()): line for axis in reversed(axes) for line in axis.lines}
         labels = [_plain(label) for label in chart.labels]
         figure.legend(
-            [handles[label] for label in labels],
-            labels,
-            loc="outside lower center",
-            ncols=max(1, min(len(labels), int(36 * chart.columns / (4 + max(map(len, labels)))))),
-        )
+            [handles[label] for label in labels], labels, loc="lower center", ncols=_legend_columns(chart), fontsize=9,
+            borderaxespad=0.2, labelspacing=0.3,
+        )  # fmt: skip
     else:
-        figure.colorbar(axes[0].images[0], ax=axes, label="log10 of the rate", pad=0.01, fraction=0.03)
+        place = figure.add_axes(((width - 0.8) / width, 0.6 / height, 0.14 / width, 1.6 / height))
+        figure.colorbar(axes[0].images[0], cax=place, label="log10 of the rate")
 
 
 def _draw_panel(axis: Axes, panel: Panel, heat_range: tuple[float, float]) -> None:
@@ -96,7 +131,8 @@ def _draw_panel(axis: Axes, panel: Panel, heat_range: tuple[float, float]) -> No
     if panel.log_y:
         axis.set_yscale("log", nonpositive="clip")
     for line in panel.lines:
-        band, look = line.band, line.look
+        look = line.look
+        band = line.band if look.steps else line.band.thinned(LINE_POINTS)
         if band.low != band.high:
             axis.fill_between(band.x, band.low, band.high, color=look.color, alpha=0.18, linewidth=0)
         axis.plot(
@@ -110,6 +146,7 @@ def _draw_panel(axis: Axes, panel: Panel, heat_range: tuple[float, float]) -> No
     for line in panel.lines:
         axis.scatter(line.failures, [top] * len(line.failures), color=line.look.color, marker="x", clip_on=False)
     axis.margins(x=0.01)
+    _thin_ticks(axis)
 
 
 def _draw_map(axis: Axes, heat: Heat, limits: tuple[float, float]) -> None:
@@ -120,8 +157,23 @@ def _draw_map(axis: Axes, heat: Heat, limits: tuple[float, float]) -> None:
         extent=(heat.x[0], max(heat.x[-1], heat.x[0] + 1), rows - 0.5, -0.5),
     )  # fmt: skip
     labelled = thinned(range(rows), MOST_MAP_LABELS)
-    axis.set_yticks(labelled, [_plain(heat.names[row]) for row in labelled], fontsize=7)
+    axis.set_yticks(labelled, [_plain(heat.names[row][-MAP_LABEL_LENGTH:]) for row in labelled], fontsize=7)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.grid(visible=False)
+
+
+def _thin_ticks(axis: Axes) -> None:
+    # Ticks are what takes longest to draw.
+    for scaled, direction in ((axis.get_xscale(), axis.xaxis), (axis.get_yscale(), axis.yaxis)):
+        if scaled == "linear":
+            direction.set_major_locator(MaxNLocator(4))
+        else:
+            low, high = sorted(direction.get_view_interval())
+            few = low > 0 and high < 30 * low
+            direction.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=5))
+            direction.set_minor_locator(NullLocator())
+            if few:
+                direction.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
 def _plain(text: str) -> str:

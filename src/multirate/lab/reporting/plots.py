@@ -18,7 +18,7 @@ TOP, BARE_TOP, BOTTOM = 34, 14, 64
 COLOR_BAR = 30
 LEGEND_ROW = 20
 WIDE, NARROW = 1100, 320  # pixels of the legend's width, as expected
-LINE_POINTS = 30_000
+LINE_POINTS = 12_000
 HEAT_LABELS, HEAT_LABEL_LENGTH = 12, 16
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 GRID, AXIS, INK, SOFT = "#e8eaed", "#9aa0a6", "#202124", "#3c4043"
@@ -32,7 +32,7 @@ def plot(chart: Chart) -> Plain:
     data: list[Plain] = []
     shown: set[str] = set()
     lines = sum(len(panel.lines) for panel in chart.panels)
-    points = min(400, max(60, LINE_POINTS // max(lines, 1)))
+    points = min(300, max(50, LINE_POINTS // max(lines, 1)))
     for index, panel in enumerate(chart.panels):
         axes = {"xaxis": _axis("x", index), "yaxis": _axis("y", index)}
         if panel.heat is not None:
@@ -45,7 +45,7 @@ def plot(chart: Chart) -> Plain:
 
 def _traces(line: Line, panel: Panel, points: int, *, in_legend: bool) -> list[Plain]:
     band = line.band if line.look.steps else line.band.thinned(points)
-    name = escape(line.label)
+    name = _escaped(line.label)
     shape = {"shape": "hv"} if line.look.steps else {}
     center: Plain = {
         "type": "scatter",
@@ -105,7 +105,7 @@ def _map(heat: Heat) -> Plain:
     return {
         "type": "heatmap",
         "x": heat.x,
-        "y": [escape(name) for name in heat.names],
+        "y": [_escaped(name) for name in heat.names],
         "z": heat.rows,
         "coloraxis": "coloraxis",
         "hovertemplate": "%{y}<br>step %{x}<br>10<sup>%{z:.2f}</sup><extra></extra>",
@@ -149,7 +149,7 @@ def _layout(chart: Chart, columns: int, width: int) -> Plain:
         )
         layout["annotations"].append(
             {
-                "text": f"<b>{escape(panel.title)}</b>", "font": {"size": 13, "color": INK}, "showarrow": False,
+                "text": f"<b>{_escaped(panel.title)}</b>", "font": {"size": 13, "color": INK}, "showarrow": False,
                 "xref": "paper", "x": left, "xanchor": "left", "yref": "paper", "y": upper, "yanchor": "bottom",
             }
         )  # fmt: skip
@@ -158,7 +158,7 @@ def _layout(chart: Chart, columns: int, width: int) -> Plain:
 
 def _x_axis(panel: Panel, index: int, domain: Sequence[float]) -> Plain:
     axis = {
-        "domain": domain, "anchor": _axis("y", index), "title": {"text": escape(panel.x_label), "standoff": 6},
+        "domain": domain, "anchor": _axis("y", index), "title": {"text": _escaped(panel.x_label), "standoff": 6},
         "gridcolor": GRID, "linecolor": AXIS, "showline": True, "zeroline": False, "ticks": "outside", "ticklen": 4,
         "tickcolor": AXIS, "nticks": 5,
     }  # fmt: skip
@@ -175,14 +175,14 @@ def _y_axis(chart: Chart, panel: Panel, index: int, domain: Sequence[float], lab
         "showticklabels": labelled, "automargin": "left", "nticks": 6,
     }  # fmt: skip
     if labelled and panel.y_label:
-        axis["title"] = {"text": escape(panel.y_label), "standoff": 8}
+        axis["title"] = {"text": _escaped(panel.y_label), "standoff": 8}
     if chart.one_scale and index:
         axis["matches"] = "y"
     if panel.heat is not None:
         names = thinned(panel.heat.names, HEAT_LABELS)
         return axis | {
             "type": "category", "autorange": "reversed", "tickmode": "array", "showgrid": False,
-            "tickvals": [escape(name) for name in names], "ticktext": [escape(_shortened(name)) for name in names],
+            "tickvals": [_escaped(name) for name in names], "ticktext": [_escaped(_shortened(name)) for name in names],
         }  # fmt: skip
     if panel.log_y and panel.y_range is not None:
         axis |= {"type": "log", **_log_ticks(*panel.y_range)}
@@ -260,3 +260,8 @@ def _shortened(name: str) -> str:
 def _translucent(color: str) -> str:
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.16)"
+
+
+def _escaped(text: str) -> str:
+    # Plotly knows no entity for quotation marks, and inside an element they need none.
+    return escape(text, quote=False)

@@ -3,7 +3,8 @@
 import math
 
 import pytest
-from multirate.lab.bands import mean_band, range_band
+
+from multirate.lab.reporting.bands import mean_band, mean_logarithm, quantiles, range_band, thinned
 
 
 def test_the_mean_has_its_standard_error_as_band():
@@ -32,3 +33,21 @@ def test_a_logarithmic_range_has_the_geometric_mean_and_leaves_out_what_has_no_l
 def test_nothing_gives_an_empty_band():
     assert mean_band([], []).x == ()
     assert range_band([[0, 1]], [[None, math.nan]], logarithmic=True).x == ()
+
+
+def test_the_mean_logarithm_leaves_out_what_has_none():
+    assert mean_logarithm([[1e-2, 1e-3, 0.0], [1e-4, None]]) == [-3, -3, None]
+
+
+def test_quantiles_across_curves():
+    curves = [[0.0, 1.0, None], [4.0, None, None], [2.0]]
+    assert quantiles(curves, (0, 0.5, 1)) == [[0, 1, None], [2, 1, None], [4, 1, None]]
+    assert quantiles([[1.0], [2.0], [4.0], [8.0]], (0.25,)) == [[1.75]]
+
+
+def test_thinning_keeps_the_last_point_and_even_steps():
+    assert thinned(range(10), 4) == [0, 3, 6, 9]
+    assert thinned(range(9), 4) == [0, 3, 6, 8]
+    assert thinned(range(3), 4) == [0, 1, 2]
+    band = mean_band([range(100)], [[float(value) for value in range(100)]]).thinned(10)
+    assert band.x == band.center == (*range(0, 91, 10), 99)

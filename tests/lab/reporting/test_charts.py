@@ -1,0 +1,164 @@
+"""What the charts show, before it is drawn; and that both ways of drawing take it."""
+
+import math
+
+import pytest
+from plotly.graph_objects import Figure
+
+from multirate.lab.reporting.charts import COLORS, Look, assign_looks
+from multirate.lab.reporting.curve_charts import MOST_LINES, curve_charts
+from multirate.lab.reporting.families import find_families, methods
+from multirate.lab.reporting.pictures import draw_png
+from multirate.lab.reporting.plots import plot
+from multirate.lab.reporting.result_charts import profile_chart, robustness_chart
+
+LOOKS = {"a": Look("#000000"), "b": Look("#0072b2")}
+
+
+def nodes(count, *values):
+    return {f"n{index}": [value * 10**-index if value else value for value in values] for index in range(count)}
+
+
+@pytest.fixture
+def runs():
+    def seed(factor):
+        return {
+            "step": [1, 2, 3], "train_loss": [1.0, 0.5, 0.25], "epoch": [0, 1], "test_loss": [2.0, 0.5 * factor],
+            "test_accuracy": [0.1, 0.8], "rate_steps": [0, 1, 2], "layer_rates": nodes(3, factor * 1e-2, 1e-2, 1e-2),
+            "weights": {"global": [1.0, 1.0, 1.0]},
+            "rates": {"global": {"all": [1e-3] * 3}, "my/level": nodes(2, 1e-2, 1e-3, None)},
+            "agreement": {"global": {"all": [0.0, 1.0, -1.0]}, "my/level": {f"n{i}": [i, i, i] for i in range(21)}},
+        }  # fmt: skip
+
+    return {"a": [seed(1.0), seed(100.0)], "b": [{**seed(1.0), "weights": {}, "rates": {}, "agreement": {}}]}
+
+
+def by_key(charts):
+    return {chart.key: chart for chart in charts}
+
+
+def test_every_chart_that_has_something_to_show(runs):
+    charts = by_key(curve_charts(runs, LOOKS))
+    assert list(charts) == [
+        "learning", "rates", "rates-map", "rates-map-my-level", "weights", "agreement-global", "agreement-my-level",
+    ]  # fmt: skip
+    assert [panel.title for panel in charts["rates-map"].panels] == ["a", "b"]
+    assert [panel.title for panel in charts["weights"].panels] == ["a"]
+    for chart in charts.values():
+        assert draw_png(chart, "task").startswith(b"\x89PNG")
+        figure = plot(chart)
+        for layout in (figure["layout"], figure["narrow"]):
+            Figure(data=figure["data"], layout=layout)  # raises on a property that Plotly does not have
+
+
+def test_maps_hold_the_mean_logarithm_over_seeds_of_every_node(runs):
+    charts = by_key(curve_charts(runs, LOOKS))
+    heat = charts["rates-map"].panels[0].heat
+    assert heat.names == ("n0", "n1", "n2")
+    assert heat.x == (0, 1, 2)
+    assert heat.rows == ((-1, -2, -2), (-2, -3, -3), (-3, -4, -4))
+    assert charts["rates-map"].heat_range == (-4, -1)
+    assert charts["rates-map-my-level"].panels[0].heat.rows == ((-2, -3, None), (-3, -4, None))
+
+
+def test_the_agreement_of_many_nodes_is_told_by_quantiles(runs):
+    charts = by_key(curve_charts(runs, LOOKS))
+    lines = {line.label: line.band.center for line in charts["agreement-my-level"].panels[0].lines}
+    assert lines == {
+        "lowest node": (0, 0, 0), "lower quartile of nodes": (5, 5, 5), "median node": (10, 10, 10),
+        "upper quartile of nodes": (15, 15, 15), "highest node": (20, 20, 20),
+    }  # fmt: skip
+    assert [line.label for line in charts["agreement-global"].panels[0].lines] == ["all"]
+
+
+def test_of_many_layers_some_are_drawn_as_lines_and_all_in_the_map():
+    layers = {f"layer{index}": [1e-3, 1e-3] for index in range(40)}
+    charts = by_key(curve_charts({"a": [{"rate_steps": [0, 1], "layer_rates": layers}]}, LOOKS))
+    labels = charts["rates"].labels
+    assert len(labels) == MOST_LINES
+    assert (labels[0], labels[-1]) == ("layer0", "layer39")
+    assert "12 of the 40 layers" in charts["rates"].caption
+    assert len(charts["rates-map"].panels[0].heat.names) == 40
+
+
+def test_curves_without_the_newer_keys_leave_charts_out():
+    curves = {"step": [1], "train_loss": [1.0], "epoch": [1], "test_loss": [1.0], "test_accuracy": [None]}
+    (chart,) = curve_charts({"a": [curves]}, LOOKS)
+    assert [panel.title for panel in chart.panels] == ["Training loss", "Test loss"]
+    assert curve_charts({"a": [], "b": []}, LOOKS) == []
+
+
+def test_a_run_that_explodes_does_not_press_the_others_flat():
+    curves = {"step": [1, 2, 3], "train_loss": [2.0, 0.5, 1e30]}
+    (chart,) = curve_charts({"a": [curves]}, LOOKS)
+    low, high = chart.panels[0].y_range
+    assert low < 0.5
+    assert 2 < high < 100
+
+
+def sweep(make_result, losses, name="adam", **fields):
+    return [
+        make_result(f"{name}:lr={lr}", seed, loss, **fields)
+        for lr, values in losses.items()
+        for seed, loss in enumerate(values)
+    ]
+
+
+def test_variants_that_differ_in_lr_alone_are_a_family(make_result):
+    results = [
+        *sweep(make_result, {"0.001": [0.3, 0.5], "0.0001": [0.9, 0.8], "0.01": [None, None]}),
+        *sweep(make_result, {"0.001": [0.1], "0.01": [0.2]}, name="sgd"),
+        *sweep(make_result, {"0.1": [0.7], "0.01": [0.6], "1.0": [0.65]}, name="adam:eps=0.1"),
+        make_result("adam", 0, 0.4),
+    ]
+    families = find_families(results)
+    assert [(family.name, list(family.variants), family.best) for family in families] == [
+        ("adam", [0.0001, 0.001, 0.01], "adam:lr=0.001"),
+        ("adam:eps=0.1", [0.01, 0.1, 1.0], "adam:eps=0.1:lr=0.01"),
+    ]
+    order = list(dict.fromkeys(result.optimizer for result in results))
+    assert methods(order, families) == {
+        "adam (best lr)": "adam:lr=0.001", "sgd:lr=0.001": "sgd:lr=0.001", "sgd:lr=0.01": "sgd:lr=0.01",
+        "adam:eps=0.1 (best lr)": "adam:eps=0.1:lr=0.01", "adam": "adam",
+    }  # fmt: skip
+
+
+def test_robustness_has_log_axes_a_line_a_family_and_crosses_where_seeds_diverged(make_result):
+    families = find_families(sweep(make_result, {"0.001": [0.3, 0.5], "0.0001": [0.9, 0.8], "0.01": [None, 0.7]}))
+    chart = robustness_chart(families, {"adam (best lr)": Look("#0072b2")})
+    (panel,) = chart.panels
+    (line,) = panel.lines
+    assert (panel.log_x, panel.log_y) == (True, True)
+    assert line.label == "adam"
+    assert line.band.x == (0.0001, 0.001)
+    assert line.band.center == pytest.approx((0.85, 0.4))
+    assert (line.band.low, line.band.high) == ((0.8, 0.3), (0.9, 0.5))
+    assert line.failures == (0.01,)
+    figure = plot(chart)
+    crosses = figure["data"][-1]
+    assert crosses["x"] == (0.01,)
+    assert math.log10(crosses["y"][0]) == pytest.approx(figure["layout"]["yaxis"]["range"][1])
+    assert figure["layout"]["xaxis"]["type"] == figure["layout"]["yaxis"]["type"] == "log"
+    assert draw_png(chart, "task").startswith(b"\x89PNG")
+    assert robustness_chart([], {}).panels == ()
+
+
+def test_the_profile_compares_methods_that_ran_everywhere():
+    looks = assign_looks("abc")
+    losses = {"t": {"a": [1.0], "b": [2.0], "c": [9.0]}, "u": {"a": [3.0, 5.0, 4.0], "b": [2.0]}}
+    chart = profile_chart(losses, looks)
+    a, b = chart.panels[0].lines
+    assert (a.label, a.band.x, a.band.center) == ("a", (1.0, 2.0, 4.0), (50, 100, 100))
+    assert (b.label, b.band.center) == ("b", (50, 100, 100))
+    assert a.look.steps
+    assert plot(chart)["data"][0]["line"]["shape"] == "hv"
+    diverged = profile_chart({"t": {"a": [1.0], "b": [None]}, "u": {"a": [1.0], "b": [2.0]}}, looks)
+    assert diverged.panels[0].lines[1].band.center == (0, 50, 50)
+    assert profile_chart({"t": {"a": [1.0], "b": [1.0]}}, looks) is None
+    assert profile_chart({"t": {"a": [1.0], "b": [-1.0]}, "u": {"a": [1.0], "b": [1.0]}}, looks) is None
+
+
+def test_looks_repeat_only_after_all_colours_with_all_dashes():
+    looks = assign_looks([f"n{index}" for index in range(30)])
+    assert len({(look.color, look.dash) for look in looks.values()}) == 30
+    assert [look.color for look in looks.values()][:10] == list(COLORS)

@@ -1,0 +1,61 @@
+"""What the lines of a table say."""
+
+import pytest
+
+from multirate.lab.judging.comparisons import Comparison, compare, correct, welch
+from multirate.lab.judging.targets import Reached
+from multirate.lab.reporting.summaries import summarise, text_of_difference, text_of_interval, text_of_reached
+
+
+def test_summaries_compare_with_the_first_optimizer_of_the_same_task(make_result):
+    losses = {"b": [0.2, 0.3], "a": [0.4, 0.6], "c": [None, 0.1], "d": [0.9, 0.8]}
+    results = [make_result(name, seed, loss) for name in losses for seed, loss in enumerate(losses[name])]
+    results.append(make_result("b", 0, 0.9, task="u"))
+    summaries = summarise(results, order=["a"])
+    assert [(summary.task, summary.optimizer) for summary in summaries] == [
+        ("digits/ffnn", "a"), ("digits/ffnn", "b"), ("digits/ffnn", "c"), ("digits/ffnn", "d"), ("u", "b"),
+    ]  # fmt: skip
+    a, b, c, d, elsewhere = summaries
+    assert a.loss_comparison is None
+    raw = [welch(losses[name], losses["a"]) for name in "bd"]
+    assert b.loss_comparison.p == pytest.approx(raw[0])
+    assert [b.loss_comparison.p_corrected, d.loss_comparison.p_corrected] == pytest.approx(correct(raw))
+    assert b.loss_comparison == compare({"a": [0.4, 0.6], "b": [0.2, 0.3], "d": [0.9, 0.8]}, "a")["b"]
+    assert b.loss_comparison.difference == pytest.approx(-0.25)
+    assert b.accuracy_comparison.difference == pytest.approx(0.25)
+    assert (c.diverged, c.test_loss.count, c.loss_comparison.p) == (1, 1, None)
+    assert elsewhere.loss_comparison is None
+
+
+def test_the_target_is_the_baselines_final_loss_and_all_seeds_count(make_result):
+    results = [make_result("a", 0, 0.4), make_result("a", 1, 0.6), make_result("b", 0, 0.3), make_result("b", 1, None)]
+    axes = {"epoch_step": [0, 10, 20], "epoch_seconds": [0.0, 1.0, 3.0]}
+    losses = [[1.0, 0.75, 0.4], [1.0, 0.7, 0.6], [0.9, 0.1, 0.3], [0.9, None, None]]
+    curves = {result.trial: {**axes, "test_loss": loss} for result, loss in zip(results, losses, strict=True)}
+    a, b = summarise(results, ["a"], curves)
+    assert a.target == b.target == pytest.approx(0.5)
+    # 0.75 → 0.4 passes 0.5 after 5/7 of the way; the second seed never gets there.
+    assert a.steps_to_target == Reached(None, 0.5, 2)
+    assert b.steps_to_target == Reached(None, 0.5, 2)
+    (alone,) = summarise(results[:1], [], {results[0].trial: {**axes, "test_loss": [1.0, 0.75, 0.4]}})
+    assert alone.steps_to_target == Reached(pytest.approx(20), 1.0, 1)
+    assert alone.seconds_to_target == Reached(pytest.approx(3), 1.0, 1)
+    old = summarise(results, ["a"], {result.trial: {"test_loss": [1.0]} for result in results})
+    assert all(summary.steps_to_target is None and summary.seconds_to_target is None for summary in old)
+
+
+def test_the_best_epoch_is_the_median_of_what_is_known(make_result):
+    results = [make_result("a", seed, 0.5, best_epoch=epoch) for seed, epoch in enumerate((3, None, 8, 4))]
+    assert summarise(results, [])[0].best_epoch == 4
+
+
+def test_texts():
+    comparison = Comparison(-0.01234, (-0.02, 0.004), 0.5, 0.5)
+    assert text_of_difference(comparison, 2, scale=100) == "−1.23"
+    assert text_of_interval(comparison, 2, scale=100) == "[−2.00, +0.40]"
+    assert (text_of_difference(None, 2), text_of_interval(None, 2)) == ("–", "")
+    assert text_of_reached(None, 0) == "–"
+    assert text_of_reached(Reached(12.4, 1.0, 3), 0) == "12"
+    assert text_of_reached(Reached(12.4, 2 / 3, 3), 1) == "12.4 (2/3)"
+    assert text_of_reached(Reached(None, 1 / 3, 3), 1) == "– (1/3)"
+    assert text_of_reached(Reached(None, 0.0, 3), 1) == "never"

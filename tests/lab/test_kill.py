@@ -1,0 +1,139 @@
+"""The command is killed with SIGKILL at any moment, and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from multirate.lab.checkpoint import read_checkpoint
+
+INTERVAL = 0.2
+OPTIMIZERS = "adam-cam-hd:lr=0.003+cosine,adam-hd"
+
+
+def start(out):
+    words = ["compare", "--task", "digits/ffnn", "--optimizers", OPTIMIZERS, "--seeds", 1, "--epochs", 60]
+    words += ["--jobs", 2, "--checkpoint-every", INTERVAL, "--out", out]
+    return subprocess.Popen(
+        [sys.executable, "-m", "multirate.lab", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def checkpoints(out):
+    return sorted((out / "checkpoints").glob("*.pt"))
+
+
+def rows(out):
+    path = out / "results.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return {row["optimizer"]: row for row in map(json.loads, lines)}
+
+
+def curves(out, optimizer):
+    [path] = (out / "trials").glob(f"*--{optimizer.replace(':', '_')}--0.json")
+    found = json.loads(path.read_text())
+    del found["epoch_seconds"]
+    return found
+
+
+def processes_of(session):
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    finish(start(out))
+    return out
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for orphans in /proc")
+@pytest.mark.parametrize("whole_group", [False, True], ids=["the parent alone", "everything"])
+def test_killed_again_and_again_it_gives_what_it_would_have_given(tmp_path, undisturbed, whole_group):
+    steps = {}
+    for attempt in range(3):
+        process = start(tmp_path)
+        seen = {path: path.stat().st_mtime_ns for path in checkpoints(tmp_path)}
+        # A moment at which this attempt has written a checkpoint of its own, and is in the middle of something.
+        wait_for(
+            lambda seen=seen: len(rows(tmp_path)) == 2
+            or any(path.stat().st_mtime_ns != seen.get(path) for path in checkpoints(tmp_path)),
+            process,
+        )
+        time.sleep(0.05 + 0.13 * attempt)
+        if whole_group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.communicate()
+        # Workers whose parent is gone must not train on beside the next attempt.
+        end = time.monotonic() + 60
+        while processes_of(process.pid):
+            assert time.monotonic() < end, "orphans are still running"
+            time.sleep(0.05)
+        for path in checkpoints(tmp_path):
+            kept = read_checkpoint(path, torch.device("cpu"))
+            assert kept is not None, "a checkpoint is half-written"
+            assert kept["state"].steps >= steps.get(path, 0), "an older checkpoint came back"
+            steps[path] = kept["state"].steps
+    finished_before = rows(tmp_path)
+    finish(start(tmp_path))
+    finished, expected = rows(tmp_path), rows(undisturbed)
+    assert steps, "no attempt was caught in the middle of a trial"
+    assert finished.keys() == expected.keys()
+    for optimizer, row in finished.items():
+        assert row["test_loss"] == expected[optimizer]["test_loss"]
+        assert row["steps"] == expected[optimizer]["steps"] == 60 * 45
+        assert curves(tmp_path, optimizer) == curves(undisturbed, optimizer)
+        assert finished_before.get(optimizer, row) == row, "a finished result was run again"
+    assert not checkpoints(tmp_path)
+
+
+def test_at_most_one_interval_is_lost(tmp_path):
+    """The age of the checkpoint, when the process dies, is what is lost."""
+    process = start(tmp_path)
+    wait_for(lambda: checkpoints(tmp_path), process)
+    ages = []
+    for _ in range(20):
+        time.sleep(0.05)
+        now = time.time()
+        ages += [now - path.stat().st_mtime for path in checkpoints(tmp_path) if path.exists()]
+        if len(rows(tmp_path)) > 0:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert ages
+    # The machine may be slow; a checkpoint an epoch, the next coarser choice, would be far older by now.
+    assert sorted(ages)[len(ages) // 2] < 10 * INTERVAL

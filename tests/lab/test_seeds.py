@@ -1,0 +1,128 @@
+"""Several seeds at once: the same training, and what it costs."""
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from multirate.lab import seeds as lab_seeds
+from multirate.lab.commands.seeds import seeds as command
+from multirate.lab.optimizers.entry import OptimizerEntry
+from multirate.lab.registry import Registry
+from multirate.lab.results import Trial
+from multirate.lab.seeds import Batched, Learner, SeedsTiming, Successive, measure_seeds, rows
+from multirate.lab.trial import run_trial
+
+TASK = "digits/ffnn"
+OPTIMIZERS = ("adam", "adam-cam-hd")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def learners(optimizer, count=3):
+    return [Learner(TASK, optimizer, seed) for seed in range(count)]
+
+
+def timing(**fields):
+    return SeedsTiming(
+        **{
+            "task": TASK, "optimizer": "adam", "seeds": 10, "steps": 100, "optimizers": 1, "one": (1.0, 2.0, 4.0),
+            "successive": (10.0, 22.0, 36.0), "batched": (3.0, 4.0, 16.0), "difference": 1e-6, "cores": 4, **fields,
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_batched_training_is_that_of_every_seed_alone(optimizer):
+    separate, together = learners(optimizer), learners(optimizer)
+    # 50 steps pass an epoch's last, smaller batch.
+    expected, batch = Successive(separate).train(50), Batched(together)
+    torch.testing.assert_close(batch.train(50), expected, rtol=1e-4, atol=1e-5)
+    for index, learner in enumerate(separate):
+        for name, parameter in learner.problem.model.named_parameters():
+            torch.testing.assert_close(batch._stacked[name][index].detach(), parameter.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_a_seed_sees_what_a_trial_with_this_seed_sees():
+    outcome = run_trial(Trial(TASK, "adam", 1, epochs=1))
+    losses = Successive([Learner(TASK, "adam", 1)]).train(outcome.result.steps)
+    assert outcome.curves["train_loss"] == pytest.approx(losses[0].tolist(), rel=1e-5)
+
+
+def test_an_optimizer_that_mixes_elements_would_mix_seeds_in_one_stack(monkeypatch):
+    """The reason for one optimizer a seed."""
+    expected = Successive(learners("adam-cam-hd")).train(30)
+    monkeypatch.setattr(lab_seeds, "ELEMENTWISE", ("multirate:AdamCAMHD",))
+    mixed = Batched(learners("adam-cam-hd")).train(30)
+    assert (mixed - expected).abs().max() > 1e-3
+
+
+def test_what_is_measured():
+    rounds = []
+    measured = measure_seeds(TASK, "adam-cam-hd", 2, 12, rounds=2, on_round=lambda: rounds.append(1))
+    assert len(rounds) == 2
+    assert (measured.task, measured.optimizer, measured.seeds, measured.steps) == (TASK, "adam-cam-hd", 2, 12)
+    assert measured.optimizers == 2
+    assert len(measured.one) == len(measured.successive) == len(measured.batched) == 2
+    assert min(*measured.one, *measured.successive, *measured.batched) > 0
+    assert 0 <= measured.difference < 1e-3
+    assert measure_seeds(TASK, "adam", 2, 1, rounds=1).optimizers == 1
+
+
+def test_a_cost_is_the_median_of_ratios_within_a_round():
+    assert timing().cost(timing().successive) == 10.0  # of 10, 11, 9
+    assert timing().cost(timing().batched) == 3.0  # of 3, 2, 4
+    assert timing(seeds=10, cores=4).in_processes == 3
+    assert timing(seeds=8, cores=4).in_processes == 2
+    (row,) = rows([timing()])
+    assert row == {
+        "task": TASK,
+        "optimizer": "adam",
+        "seeds": "10",
+        "one seed, ms a step": "20.00",
+        "one after another": "10.0",
+        "batched": "3.0",
+        "optimizers in the batch": "1",
+        "4 processes": "3",
+        "largest difference of a loss": "1.0e-06",
+    }
+
+
+class Curious(torch.optim.SGD):
+    needs = "loss"
+
+
+def test_what_cannot_be_batched_is_named(monkeypatch):
+    with pytest.raises(ValueError, match="task 'quadratic/noisy' cannot be batched: choose a classification task"):
+        measure_seeds("quadratic/noisy", "adam", 2, 1)
+    with pytest.raises(ValueError, match="seeds must be at least 2, got 1"):
+        measure_seeds(TASK, "adam", 1, 1)
+    monkeypatch.setattr(torch.optim, "Curious", Curious, raising=False)
+    table = Registry("optimizer", [OptimizerEntry("curious", "torch.optim:Curious", "", "")])
+    monkeypatch.setattr(lab_seeds, "OPTIMIZERS", table)
+    learner = Learner(TASK, "adam", 0)
+    learner.optimizer_name = "curious"
+    with pytest.raises(ValueError, match="optimizer 'curious' cannot be batched"):
+        learner.build_optimizer({"weight": nn.Parameter(torch.zeros(1))})
+
+
+def test_the_command_writes_its_table_and_how_to_make_it_again(tmp_path):
+    out = tmp_path / "seeds"
+    words = ["--task", TASK, "--optimizers", "adam", "--seeds", "2", "--steps", "3", "--rounds", "1", "--out", str(out)]
+    done = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    kept = json.loads((out / "seeds.json").read_text())
+    assert kept["command"] == f"multirate seeds {' '.join(words)}"
+    assert {"hardware", "versions", "revision"} < kept.keys()
+    assert [each["optimizer"] for each in kept["timings"]] == ["adam"]
+    table = (out / "seeds.md").read_text()
+    assert "| task | optimizer | seeds | one seed, ms a step | one after another | batched |" in table
+    assert table.splitlines()[-1] in done.output
