@@ -88,8 +88,10 @@ def test_killed_again_and_again_it_gives_what_it_would_have_given(tmp_path, undi
         seen = {path: path.stat().st_mtime_ns for path in checkpoints(tmp_path)}
         # A moment at which this attempt has written a checkpoint of its own, and is in the middle of something.
         wait_for(
-            lambda seen=seen: len(rows(tmp_path)) == 2
-            or any(path.stat().st_mtime_ns != seen.get(path) for path in checkpoints(tmp_path)),
+            lambda seen=seen: (
+                len(rows(tmp_path)) == 2
+                or any(path.stat().st_mtime_ns != seen.get(path) for path in checkpoints(tmp_path))
+            ),
             process,
         )
         time.sleep(0.05 + 0.13 * attempt)

@@ -31,13 +31,13 @@ def test_every_trial_names_what_there_is(name):
         assert str(Variant.parse(trial.optimizer)) == trial.optimizer
 
 
-def test_table_2_has_the_paper_s_cells_first():
+def test_table_2_has_the_paper_s_cells():
     trials = trials_of("table2")
-    cells = {(trial.task, trial.optimizer) for trial in trials[:120]}
+    cells = {(trial.task, trial.optimizer) for trial in trials}
     assert cells == PUBLISHED["table2"].keys()
     assert {trial.seed for trial in trials} == set(range(10))
     assert {trial.epochs for trial in trials} == {30}
-    assert len(trials) == 3 * (4 + 4) * 10
+    assert len(trials) == 3 * 4 * 10
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from queue import Empty
 
+from multirate.lab.data.sources import DataError
 from multirate.lab.machine import keep_freed_memory
 from multirate.lab.results import Outcome, Trial
 from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
@@ -81,8 +82,8 @@ def _run_here(trials: Sequence[Trial], circumstances: Circumstances, listener: L
     for trial in trials:
         try:
             outcome = run_trial(trial, circumstances, Signals(on_epoch=listener.on_epoch))
-        except Exception:
-            failures.append(Failure(trial, traceback.format_exc()))
+        except Exception as error:
+            failures.append(describe_failure(trial, error))
         else:
             listener.on_outcome(outcome)
     return failures
@@ -121,9 +122,15 @@ def _collect(future: Future[Outcome], trial: Trial, listener: Listener) -> Failu
     except BrokenProcessPool:
         return Failure(trial, "its process was killed; perhaps the memory did not suffice: try fewer jobs")
     except Exception as error:
-        return Failure(trial, "".join(traceback.format_exception(error)))
+        return describe_failure(trial, error)
     listener.on_outcome(outcome)
     return None
+
+
+def describe_failure(trial: Trial, error: Exception) -> Failure:
+    """Return what a user should read: of missing data the message that says what to do, otherwise where it happened."""
+    details = str(error) if isinstance(error, DataError) else "".join(traceback.format_exception(error))
+    return Failure(trial, details)
 
 
 def _drain(epochs: Queue[None], listener: Listener) -> None:
