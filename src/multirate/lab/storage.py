@@ -51,9 +51,11 @@ class Storage:
         folder: The folder; it is made when something is written.
     """
 
+    ROWS = "results.jsonl"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.rows_path = folder / "results.jsonl"
+        self.rows_path = folder / self.ROWS
         self.checkpoints = folder / "checkpoints"
         self._plan_path = folder / "experiment.json"
 

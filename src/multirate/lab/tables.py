@@ -11,6 +11,7 @@ from rich.table import Table
 from multirate.lab.bench import Timing, rows
 from multirate.lab.judging.comparisons import Comparison, p_text
 from multirate.lab.optimizers import OPTIMIZERS
+from multirate.lab.reporting.claims import HEADINGS, ClaimRow
 from multirate.lab.reporting.paper import PaperRow
 from multirate.lab.reporting.summaries import Summary, text_of_reached
 from multirate.lab.schedules import SCHEDULES
@@ -86,6 +87,18 @@ def _p_text(comparison: Comparison | None) -> str:
     return p_text(None if comparison is None else comparison.p_corrected)
 
 
+def claims_table(claims: Sequence[ClaimRow]) -> Table:
+    """Return the table of claims."""
+    table = Table(
+        title="Claims", title_justify="left", caption="p: Welch's t-test on our figures", caption_justify="left"
+    )
+    for heading in HEADINGS:
+        table.add_column(heading)
+    for row in claims:
+        table.add_row(*(escape(cell) for cell in row.cells()))
+    return table
+
+
 def timing_table(timings: Sequence[Timing]) -> Table:
     """Return the table of step times."""
     lines = rows(timings)
@@ -112,13 +125,16 @@ def registry_tables() -> Iterable[Table]:
     yield tasks
 
     optimizers = Table(title="Optimizers", title_justify="left")
-    for heading in ("name", "description", "source", "settings", "citation", "installed"):
+    for heading in ("name", "description and citation", "source and settings"):
         optimizers.add_column(heading, no_wrap=heading == "name")
     for entry in OPTIMIZERS.values():
-        cure = f"pip install 'multirate[{entry.extra}]'"
-        settings = ", ".join(f"{name}={value}" for name, value in entry.settings.items())
-        installed = "yes" if entry.installed else escape(cure)
-        optimizers.add_row(entry.name, entry.description, entry.constructor, settings, entry.citation, installed)
+        settings = " ".join(f"{name}={value}" for name, value in entry.settings.items())
+        cure = "" if entry.installed else f"not installed: pip install 'multirate[{entry.extra}]'\n"
+        optimizers.add_row(
+            entry.name,
+            escape(f"{entry.description}\n{entry.citation}"),
+            escape(f"{entry.constructor}\n{cure}{settings}"),
+        )
     yield optimizers
 
     for title, entries in (("Schedules", SCHEDULES.values()), ("Studies", STUDIES.values())):

@@ -8,7 +8,7 @@ from multirate.lab.commands.bench import bench
 from multirate.lab.commands.compare import compare, sweep
 from multirate.lab.commands.reproduce import reproduce
 from multirate.lab.commands.seeds import seeds
-from multirate.lab.commands.show import list_, report
+from multirate.lab.commands.show import claims, list_, report
 from multirate.lab.environment import versions
 
 
@@ -18,5 +18,5 @@ def command_line() -> None:
     """Optimizers that learn their learning rates, measured."""
 
 
-for command in (compare, sweep, reproduce, report, list_, bench, seeds):
+for command in (compare, sweep, reproduce, report, claims, list_, bench, seeds):
     command_line.add_command(command)

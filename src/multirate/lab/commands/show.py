@@ -1,4 +1,4 @@
-"""`multirate report` and `multirate list`."""
+"""`multirate report`, `multirate claims` and `multirate list`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,46 @@ from pathlib import Path
 import click
 
 from multirate.lab.commands.running import show_report
-from multirate.lab.storage import StorageError
-from multirate.lab.tables import open_console, registry_tables
+from multirate.lab.reporting.claims import judge_claims, markdown
+from multirate.lab.storage import Storage, StorageError, write_whole
+from multirate.lab.tables import claims_table, open_console, registry_tables
+
+BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->"
+
+_folder = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_folder
 def report(folder: Path) -> None:
-    """Make the table, pictures and page of FOLDER anew."""
+    """Make the tables, pictures and page of FOLDER anew, or of every experiment below it."""
+    folders = sorted(path.parent for path in folder.rglob(Storage.ROWS)) or [folder]
     try:
-        show_report(folder)
+        for each in folders:
+            show_report(each)
     except StorageError as error:
         raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@_folder
+@click.option(
+    "--into", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"Put the table into this Markdown file, between {BEGIN.strip()} and {END}.",
+)  # fmt: skip
+def claims(folder: Path, into: Path | None) -> None:
+    """Say claim by claim what the studies in FOLDER make of the papers."""
+    try:
+        rows = judge_claims(folder)
+    except StorageError as error:
+        raise click.ClickException(str(error)) from error
+    open_console().print(claims_table(rows))
+    if into is not None:
+        before, begin, rest = into.read_text(encoding="utf-8").partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            raise click.BadParameter(f"{into} lacks the lines {BEGIN.strip()} and {END}", param_hint="'--into'")
+        write_whole(into, f"{before}{BEGIN}{markdown(rows)}{END}{after}")
 
 
 @click.command(name="list")

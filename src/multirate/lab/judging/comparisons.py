@@ -48,7 +48,7 @@ def welch(values: Sequence[float], baseline: Sequence[float]) -> float | None:
         Welch, The Generalization of "Student's" Problem when Several Different Population Variances are Involved,
         Biometrika 34 (1947).
     """
-    return _welch(estimate(values), estimate(baseline))
+    return welch_of_estimates(estimate(values), estimate(baseline))
 
 
 def correct(p_values: Sequence[float | None], method: str = "holm") -> list[float | None]:
@@ -152,7 +152,7 @@ def compare_published(
     return Comparison(
         difference=_difference(ours, published),
         interval=_welch_interval(ours, published, confidence),
-        p=_welch(ours, published),
+        p=welch_of_estimates(ours, published),
         p_corrected=None,
     )
 
@@ -180,7 +180,8 @@ def _error_and_freedom(first: Estimate, second: Estimate) -> tuple[float, float]
     return error, 1 / (share[0] ** 4 / (first.count - 1) + share[1] ** 4 / (second.count - 1))
 
 
-def _welch(first: Estimate, second: Estimate) -> float | None:
+def welch_of_estimates(first: Estimate, second: Estimate) -> float | None:
+    """Return the p-value of `welch` from means, standard errors and counts alone, or None where it is undefined."""
     terms, difference = _error_and_freedom(first, second), _difference(first, second)
     if terms is None or difference is None:
         return None

@@ -13,16 +13,19 @@ RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """First weight of the layer level; the global level has the rest."""
 
 
+def variant(ratio: float, weight_lr: float) -> str:
+    """Return Adam-CAM-HD at a ratio.
+
+    Args:
+        ratio: First weight of the layer level.
+        weight_lr: Step size of the weights; 0 fixes them.
+    """
+    return str(Variant("adam-cam-hd", {"weights": (round(1 - ratio, 1), ratio), "weight_lr": weight_lr}))
+
+
 def variants() -> list[str]:
     """Return Adam, and Adam-CAM-HD at every ratio with fixed and with learned weights."""
-    return [
-        "adam",
-        *(
-            str(Variant("adam-cam-hd", {"weights": (round(1 - ratio, 1), ratio), "weight_lr": weight_lr}))
-            for ratio in RATIOS
-            for weight_lr in (0.0, 0.01)
-        ),
-    ]
+    return ["adam", *(variant(ratio, weight_lr) for ratio in RATIOS for weight_lr in (0.0, 0.01))]
 
 
 def _trials(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:

@@ -69,3 +69,26 @@ PUBLISHED: Mapping[str, Cells] = {
     ),
 }
 """Test accuracies of arXiv 2008.07277, by the name of the study."""
+
+FINAL_UNIT_WEIGHT: Mapping[tuple[str, str], float] = {
+    ("mnist/lenet", "sgdn-cam-hd"): 0.388,
+    ("mnist/lenet", "adam-cam-hd"): 0.211,
+    ("cifar10/lenet", "adam-cam-hd"): 0.188,
+    ("svhn/lenet", "adam-cam-hd"): 0.195,
+}
+"""Weight of the filter level after training, from 0.200, by task and optimizer: arXiv 2008.07277, section 5.1."""
+
+BAYDIN_TEST_LOSS: Mapping[tuple[str, str], float] = {
+    ("mnist/logistic", "sgd"): 0.37375,
+    ("mnist/logistic", "sgd-hd"): 0.28778,
+    ("mnist/logistic", "sgdn"): 0.28455,
+    ("mnist/logistic", "sgdn-hd"): 0.27186,
+    ("mnist/logistic", "adam"): 0.27187,
+    ("mnist/logistic", "adam-hd"): 0.27233,
+    ("mnist/mlp", "sgd"): 0.14894,
+    ("mnist/mlp", "sgd-hd"): 0.09684,
+    ("mnist/mlp", "sgdn"): 0.06143,
+    ("mnist/mlp", "sgdn-hd"): 0.05995,
+    ("mnist/mlp", "adam"): 0.06276,
+}
+"""Last validation loss of the single runs that the authors of arXiv 1703.04782 keep beside their code."""

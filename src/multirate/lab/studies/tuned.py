@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from multirate.lab.results import Trial, TrialResult
 from multirate.lab.studies.base import Request, Stage, Study
@@ -14,6 +14,7 @@ SEARCH_FOLD = 0
 
 _ADAM_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _SGD_RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+_SCHEDULE_FREE_RATES = (5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2)
 _HYPER_RATES = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
 _LEVELS: Mapping[str, Mapping[str, Setting]] = {
     "global": {"levels": ("global",), "weights": (1.0,)},
@@ -24,20 +25,26 @@ _LEVELS: Mapping[str, Mapping[str, Setting]] = {
 }
 
 
-def families() -> Iterator[list[str]]:
-    """Yield the candidates of every method; the best of each is compared with the others.
+def named_families() -> dict[str, list[str]]:
+    """Return the candidates of every method, by its name; the best of each is compared with the others.
 
     A method with a rate or a hyper rate to choose gets five tries. Those that claim to need no choice get none.
     """
+    found = {}
     for optimizer, rates in (("adam", _ADAM_RATES), ("adamw", _ADAM_RATES), ("sgdn", _SGD_RATES)):
         for schedule in ("constant", "cosine"):
-            yield [str(Variant(optimizer, {"lr": lr}, schedule)) for lr in rates]
-    yield [str(Variant("schedule-free", {"lr": lr})) for lr in (5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2)]
-    for options in _LEVELS.values():
-        yield [str(Variant("adam-cam-hd", {**options, "hyper_lr": beta})) for beta in _HYPER_RATES]
-    yield ["prodigy"]
-    yield ["prodigy+cosine"]
-    yield ["multirate"]
+            found[f"{optimizer}, tuned, {schedule}"] = [str(Variant(optimizer, {"lr": lr}, schedule)) for lr in rates]
+    found["schedule-free, tuned"] = [str(Variant("schedule-free", {"lr": lr})) for lr in _SCHEDULE_FREE_RATES]
+    for levels, options in _LEVELS.items():
+        found[f"levels: {levels}"] = [
+            str(Variant("adam-cam-hd", {**options, "hyper_lr": beta})) for beta in _HYPER_RATES
+        ]
+    return {**found, "prodigy": ["prodigy"], "prodigy, cosine": ["prodigy+cosine"], "multirate": ["multirate"]}
+
+
+def families() -> list[list[str]]:
+    """Return the candidates of every method."""
+    return list(named_families().values())
 
 
 def _search(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:

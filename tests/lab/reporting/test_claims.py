@@ -1,0 +1,127 @@
+"""Claim by claim: theirs, ours, verdict."""
+
+import pytest
+
+from multirate.lab.judging.comparisons import p_text, welch
+from multirate.lab.reporting.claims import HEADINGS, judge_claims, markdown
+from multirate.lab.results import Outcome
+from multirate.lab.storage import Storage
+from multirate.lab.studies import figure2, tuned
+
+
+@pytest.fixture
+def keep(tmp_path, make_result):
+    """Keep results of a study: losses by task and optimizer; accuracies are one minus them."""
+
+    def add(study, cells, weights=None):
+        storage = Storage(tmp_path / study)
+        for (task, optimizer), losses in cells.items():
+            for seed, loss in enumerate(losses):
+                curves = {"weights": {"unit": [0.2, weights]}}
+                storage.add(Outcome(make_result(optimizer, seed, loss, task=task), curves))
+
+    return add
+
+
+def find(rows, *words):
+    [row] = [row for row in rows if all(word in row.claim for word in words)]
+    return row
+
+
+def test_without_results_nothing_is_concluded(tmp_path):
+    rows = judge_claims(tmp_path)
+    assert {row.verdict for row in rows} == {"no results"}
+    assert {row.study for row in rows} == {"table2", "table3", "table4", "figure2", "weights", "baydin", "tuned"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "baseline", "verdict"),
+    [
+        ([0.01, 0.011, 0.012], [0.02, 0.021, 0.022], "reproduced"),
+        ([0.02, 0.021, 0.022], [0.01, 0.011, 0.012], "contradicted"),
+        ([0.01, 0.02, 0.03], [0.011, 0.021, 0.029], "not established"),
+        ([0.01], [0.02, 0.021], "too few seeds"),
+    ],
+)
+def test_a_verdict_follows_from_the_test_and_the_sign(keep, tmp_path, ours, baseline, verdict):
+    task = "mnist/ffnn-1000-1000"
+    keep("table2", {(task, "adam-cam-hd"): ours, (task, "adam"): baseline})
+    row = next(row for row in judge_claims(tmp_path) if row.claim == f"{task}: adam-cam-hd is more accurate than adam")
+    assert row.verdict == verdict
+    assert row.p == welch([100 - 100 * loss for loss in ours], [100 - 100 * loss for loss in baseline])
+    # What holds on the paper's own standard errors is told beside it.
+    assert row.theirs == "98.39 against 97.49, p < 0.001"
+
+
+def test_lower_is_better_for_losses(keep, tmp_path):
+    keep("baydin", {("mnist/logistic", "sgd-hd"): [0.28, 0.281], ("mnist/logistic", "sgd"): [0.37, 0.371]})
+    row = find(judge_claims(tmp_path), "mnist/logistic: sgd-hd")
+    assert row.verdict == "reproduced"
+    assert row.theirs == "0.2878 against 0.3738"
+    assert row.ours.startswith("0.2805 ± 0.0005 against 0.3705")
+
+
+def test_the_drift_of_weights_is_judged_by_its_direction(keep, tmp_path):
+    keep("weights", {("mnist/lenet", "sgdn-cam-hd"): [0.1, 0.1]}, weights=0.31)
+    keep("weights", {("cifar10/lenet", "adam-cam-hd"): [0.1, 0.1]}, weights=0.31)
+    rows = judge_claims(tmp_path)
+    assert find(rows, "mnist/lenet: sgdn-cam-hd raises").verdict == "same direction"
+    assert find(rows, "cifar10/lenet: adam-cam-hd lowers").verdict == "other direction"
+    assert find(rows, "svhn/lenet: adam-cam-hd lowers").verdict == "no results"
+
+
+def test_ratios_are_judged_inside_against_the_ends_and_learned_against_fixed(keep, tmp_path):
+    [task] = figure2.TASKS
+    cells = {(task, "adam"): [0.030, 0.031]}
+    for ratio in figure2.RATIOS:
+        ends = 0.002 * (ratio in (0.0, 1.0))
+        best = 0.001 * (ratio == 0.4)
+        cells[task, figure2.variant(ratio, 0.01)] = [0.020 + ends - best, 0.021 + ends - best]
+        cells[task, figure2.variant(ratio, 0.0)] = [0.025, 0.026]
+    keep("figure2", cells)
+    rows = judge_claims(tmp_path)
+    inside = find(rows, "mixtures")
+    assert inside.verdict == "reproduced"
+    assert inside.ours.endswith("best at 0.4")
+    assert find(rows, "most ratios").ours == "6 of 6"
+    assert find(rows, "learned weights").verdict == "reproduced"
+
+
+def test_the_tuned_candidate_of_a_method_stands_for_it(keep, tmp_path):
+    families = tuned.named_families()
+    task = tuned.TASKS[0]
+    keep("tuned", {
+        (task, families["levels: global and unit"][3]): [0.01, 0.011],
+        (task, families["levels: global"][1]): [0.02, 0.021],
+        (task, families["adam, tuned, cosine"][0]): [0.001, 0.0011],
+    })  # fmt: skip
+    rows = judge_claims(tmp_path)
+    assert find(rows, task, "levels: global and unit is more accurate than levels: global").verdict == "reproduced"
+    assert find(rows, task, "levels: global and unit is more accurate than adam").verdict == "contradicted"
+
+
+def test_the_table_goes_into_a_document_between_its_marks(keep, tmp_path, invoke):
+    keep("table2", {("mnist/ffnn-100-100", "adam"): [0.02, 0.021], ("mnist/ffnn-100-100", "adam-hd"): [0.02, 0.022]})
+    document = tmp_path / "claims.md"
+    document.write_text("before\n<!-- claims -->\nold\n<!-- end of claims -->\nafter\n")
+    for _ in range(2):
+        done = invoke("claims", tmp_path, "--into", document)
+        assert done.exit_code == 0, done.output
+    text = document.read_text()
+    assert text.startswith("before\n<!-- claims -->\n| " + " | ".join(HEADINGS) + " |\n")
+    assert text.endswith("<!-- end of claims -->\nafter\n")
+    assert "old" not in text
+    assert text.count("| table2 |") == 9
+    document.write_text("no marks")
+    refused = invoke("claims", tmp_path, "--into", document)
+    assert refused.exit_code == 2
+    assert "lacks the lines" in refused.output
+    assert document.read_text() == "no marks"
+
+
+def test_markdown_has_a_line_for_every_claim(tmp_path):
+    rows = judge_claims(tmp_path)
+    lines = markdown(rows).splitlines()
+    assert len(lines) == len(rows) + 2
+    assert {line.count("|") for line in lines} == {len(HEADINGS) + 1}
+    assert p_text(None) == "–"
