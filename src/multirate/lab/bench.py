@@ -6,23 +6,19 @@ is drawn anew. What slows the machine for a while then slows all of them, and ra
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multirate.lab.environment import hardware, revision, versions
+from multirate.lab.markdown import markdown_table, write_measurement
 from multirate.lab.optimizers.entry import OptimizerEntry
 from multirate.lab.registry import Registry
-from multirate.lab.storage import write_whole
 
 WARM_UPS = 3
 SEED = 0
@@ -202,41 +198,17 @@ def write(folder: Path, timings: Sequence[Timing], *, command: str) -> tuple[Pat
     Returns:
         The paths of the two files.
     """
-    origin: dict[str, Any] = {
-        "command": command,
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "revision": revision(),
-        "warm_ups": WARM_UPS,
-    }
-    measured = [dataclasses.asdict(timing) for timing in timings]
-    paths = folder / "speed.json", folder / "speed.md"
-    write_whole(paths[0], json.dumps({**origin, "timings": measured}, indent=1) + "\n")
-    write_whole(paths[1], _markdown(timings, origin))
-    return paths
-
-
-def _markdown(timings: Sequence[Timing], origin: Mapping[str, Any]) -> str:
-    table = rows(timings)
-    heads = list(table[0])
     first = timings[0]
-    lines = [
-        "# Time of one step",
-        "",
-        f"Parameters shaped like ResNet-50's, {first.parameters:,} elements in fp32; fixed random gradients "
-        f"at a scale drawn anew in every round. {len(first.seconds)} rounds after {origin['warm_ups']} "
+    return write_measurement(
+        folder,
+        "speed",
+        title="Time of one step",
+        text=f"Parameters shaped like ResNet-50's, {first.parameters:,} elements in fp32; fixed random gradients "
+        f"at a scale drawn anew in every round. {len(first.seconds)} rounds after {WARM_UPS} "
         "warm-ups; a round times one step of each optimizer, in an order drawn anew. Ratio: median to that "
         "of the faster of torch Adam's loop and foreach paths. State: all tensors of the state dict.",
-        "",
-        f"{origin['hardware']}; {origin['threads']} threads; "
-        + ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-        + (f", revision {origin['revision']}" if origin["revision"] else ""),
-        "",
-        f"    {origin['command']}",
-        "",
-        f"| {' | '.join(heads)} |",
-        f"| --- |{' ---: |' * (len(heads) - 1)}",
-        *(f"| {' | '.join(row.values())} |" for row in table),
-    ]
-    return "\n".join(lines) + "\n"
+        command=command,
+        details={"threads": torch.get_num_threads()},
+        timings=timings,
+        table=markdown_table(rows(timings), text_columns=1),
+    )

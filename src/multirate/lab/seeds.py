@@ -8,8 +8,6 @@ All ways are timed round by round, so that what slows the machine for a while sl
 from __future__ import annotations
 
 import copy
-import dataclasses
-import json
 import math
 import os
 import random
@@ -25,12 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from multirate.lab.environment import hardware, revision, versions
+from multirate.lab.markdown import markdown_table, write_measurement
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.problems.base import Batch
 from multirate.lab.problems.classification import Classification
 from multirate.lab.results import Trial
-from multirate.lab.storage import write_whole
 from multirate.lab.tasks import TASKS
 from multirate.lab.trial import trial_settings
 
@@ -300,40 +297,18 @@ def write(folder: Path, timings: Sequence[SeedsTiming], *, command: str) -> tupl
     Returns:
         The paths of the two files.
     """
-    origin: dict[str, Any] = {
-        "command": command,
-        "hardware": hardware(),
-        "versions": versions(),
-        "revision": revision(),
-    }
-    paths = folder / "seeds.json", folder / "seeds.md"
-    measured = [dataclasses.asdict(timing) for timing in timings]
-    write_whole(paths[0], json.dumps({**origin, "timings": measured}, indent=1) + "\n")
-    write_whole(paths[1], _markdown(timings, origin))
-    return paths
-
-
-def _markdown(timings: Sequence[SeedsTiming], origin: Mapping[str, Any]) -> str:
-    table = rows(timings)
-    heads = list(table[0])
     first = timings[0]
-    lines = [
-        "# Cost of several seeds",
-        "",
-        f"Time of {first.steps} training steps of every seed, in units of the time for one seed alone: median of "
+    return write_measurement(
+        folder,
+        "seeds",
+        title="Cost of several seeds",
+        text=f"Time of {first.steps} training steps of every seed, in units of the time for one seed alone: median of "
         f"{len(first.one)} rounds, each of which times every way, in an order drawn anew, on one thread. Batched: "
         "stacked parameters, forward and backward by torch.func.vmap; one optimizer for all seeds where it works "
         "element by element, else one for each seed over views of its part. The column of processes is arithmetic: "
         "seeds divided by cores, rounded up. The difference is relative, the largest over all seeds and steps.",
-        "",
-        f"{origin['hardware']}; "
-        + ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-        + (f", revision {origin['revision']}" if origin["revision"] else ""),
-        "",
-        f"    {origin['command']}",
-        "",
-        f"| {' | '.join(heads)} |",
-        f"| --- | --- |{' ---: |' * (len(heads) - 2)}",
-        *(f"| {' | '.join(row.values())} |" for row in table),
-    ]
-    return "\n".join(lines) + "\n"
+        command=command,
+        details={},
+        timings=timings,
+        table=markdown_table(rows(timings), text_columns=2),
+    )

@@ -187,3 +187,32 @@ def test_missing_curves_are_named(invoke, tmp_path, make_result):
     done = invoke("report", tmp_path)
     assert done.exit_code == 1
     assert "digits-ffnn--adam--0.json" in done.output
+
+
+def test_the_tables_are_kept_as_markdown_too(tmp_path, invoke, make_result):
+    storage = Storage(tmp_path)
+    storage.write_plan({"command": "", "optimizers": ["adam", "adam-hd"], "study": "table2"})
+    task = "mnist/ffnn-100-100"
+    for name, losses in (("adam", (0.25, 0.375)), ("adam-hd", (0.5, 0.625))):
+        for seed, loss in enumerate(losses):
+            storage.add(Outcome(make_result(name, seed, loss, task=task, command="multirate reproduce"), curves()))
+    assert invoke("report", tmp_path).exit_code == 0
+    text = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert text.count("    multirate reproduce\n") == 1
+    [baseline] = [line for line in text.splitlines() if line.startswith("| `adam` | 0.3125 ± 0.0625 | – |")]
+    [other] = [line for line in text.splitlines() if line.startswith("| `adam-hd` | 0.5625 ± 0.0625 | +0.2500 [")]
+    assert baseline.count("|") == other.count("|") == 13
+    assert f"| {task} | `adam-hd` | 97.86 (0.07) | 43.75 (6.25) | 2 | -54.11 |" in text
+
+
+def test_a_folder_of_experiments_is_reported_one_by_one(tmp_path, invoke, make_result):
+    for name in ("first", "second/below"):
+        Storage(tmp_path / name).add(Outcome(make_result("adam", 0, 0.5), curves()))
+    done = invoke("report", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "first" / "report.html").exists()
+    assert (tmp_path / "second" / "below" / "tables.md").exists()
+    (tmp_path / "empty").mkdir()
+    nothing = invoke("report", tmp_path / "empty")
+    assert nothing.exit_code == 1
+    assert "holds no finished trial" in nothing.output

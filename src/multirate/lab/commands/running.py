@@ -55,7 +55,7 @@ def show_report(folder: Path) -> None:
     console = open_console()
     for table in (*summary_tables(report.summaries), *paper_tables(report.paper)):
         console.print(table)
-    show_paths([*report.pictures, report.page])
+    show_paths([*report.pictures, report.text, report.page])
 
 
 def show_paths(paths: Sequence[Path]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from multirate.lab.judging.comparisons import p_text, welch_of_estimates
 from multirate.lab.judging.estimates import Estimate, estimate
+from multirate.lab.markdown import markdown_table
 from multirate.lab.results import TrialResult
 from multirate.lab.storage import Storage, StorageError
 from multirate.lab.studies import figure2, tuned
@@ -76,8 +77,7 @@ def judge_claims(folder: Path) -> list[ClaimRow]:
 
 def markdown(rows: Iterable[ClaimRow]) -> str:
     """Return claims as a table in Markdown."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "| " + " | ".join("---" for _ in HEADINGS) + " |"]
-    return "\n".join([*lines, *("| " + " | ".join(row.cells()) + " |" for row in rows)]) + "\n"
+    return markdown_table([dict(zip(HEADINGS, row.cells(), strict=True)) for row in rows], len(HEADINGS))
 
 
 def _accuracy_claims(

@@ -9,6 +9,7 @@ from pathlib import Path
 from multirate.lab.reporting.charts import Chart, Look, assign_looks
 from multirate.lab.reporting.curve_charts import curve_charts
 from multirate.lab.reporting.families import Family, find_families, methods
+from multirate.lab.reporting.markdown_tables import render_tables
 from multirate.lab.reporting.page import render_page
 from multirate.lab.reporting.paper import PaperRow, compare_with_paper
 from multirate.lab.reporting.pictures import draw_png
@@ -26,12 +27,14 @@ class Report:
         summaries: A line of the table for every task and optimizer.
         paper: A paper's figures beside ours; none when the experiment is no study with published figures.
         page: The HTML page.
+        text: The same tables in Markdown.
         pictures: The PNG files.
     """
 
     summaries: Sequence[Summary]
     paper: Sequence[PaperRow]
     page: Path
+    text: Path
     pictures: Sequence[Path]
 
 
@@ -87,9 +90,11 @@ def make_report(storage: Storage) -> Report:
         ]
         page = storage.folder / "report.html"
         write_whole(page, render_page(results, summaries, paper, charts, overall))
+        text = storage.folder / "tables.md"
+        write_whole(text, render_tables(results, summaries, paper))
     except OSError as error:
         raise StorageError(f"cannot write to {storage.folder}: {error.strerror}") from error
-    return Report(summaries, paper, page, pictures)
+    return Report(summaries, paper, page, text, pictures)
 
 
 def _curves(storage: Storage, results: Sequence[TrialResult]) -> dict[Trial, Curves]:
