@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo browser test lint bench clean
 
 help:
 	@sed -n '1,3s/^# \{0,1\}//p' Makefile
@@ -33,8 +33,13 @@ demo: $(READY)
 		--seeds 3 --jobs $(JOBS) --out out/demo
 	@echo "Open $(CURDIR)/out/demo/report.html in a browser."
 
+# The report is tested in a real browser, which pip cannot install.
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+		|| echo "The browser tests need chromium, for example: apt-get install chromium" >&2
+
 # One thread a test process: the processes share the cores already.
-test: $(READY)
+test: $(READY) browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(READY)
