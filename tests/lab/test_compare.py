@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from multirate.lab import data
 from multirate.lab import experiment as experiment_module
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.optimizers.entry import OptimizerEntry
@@ -245,3 +246,58 @@ def test_names_may_be_repeated_and_options_too(invoke, tmp_path):
     words = ("--optimizers", "adam, sgdn", "--optimizers", "adam", "--seeds", 1, "--out", tmp_path)
     assert invoke("compare", *words, *SHORT).exit_code == 0
     assert [row["optimizer"] for row in rows(tmp_path)] == ["adam", "sgdn"]
+
+
+def test_trials_of_other_machines_do_not_mix(invoke, tmp_path):
+    words = ("compare", "--optimizers", "adam", "--out", tmp_path, *SHORT)
+    assert invoke(*words, "--seeds", 1).exit_code == 0
+    other = invoke(*words, "--seeds", 2, "--bf16")
+    assert other.exit_code == 1
+    assert "bf16 False" in other.output
+    assert "not device cpu, bf16 True" in " ".join(other.output.split())
+    assert len(rows(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--optimizers", "adam:speed=3"), ["adam:speed=3 on digits/ffnn", "speed"]),
+        (("--optimizers", "adam:lr=-1.0"), ["adam:lr=-1.0", "Invalid learning rate"]),
+        (("--optimizers", "adam:lr=inf"), ["--optimizers", "not a finite number"]),
+        (("--optimizers", "adam+fast"), ["--optimizers", "unknown schedule 'fast'", "cosine"]),
+        (("--optimizers", "adam:lr"), ["--optimizers", "NAME[:OPTION=VALUE]...[+SCHEDULE]"]),
+        (("--optimizers", "forward-mode", "--compile"), ["second derivatives", "leave out --compile"]),
+        (("--device", "abacus"), ["--device", "'abacus' is not available here"]),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_trained(invoke, tmp_path, words, expected):
+    done = invoke("compare", *words, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    output = " ".join(done.output.split())
+    for part in expected:
+        assert part in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_varies_one_option_of_every_optimizer(invoke, tmp_path):
+    words = ("sweep", "--optimizers", "adam,adam-hd:hyper_lr=1e-7", "--values", "1e-4,1e-3,1e-2", "--seeds", 1)
+    done = invoke(*words, "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert [row["optimizer"] for row in rows(tmp_path)] == [
+        *(f"adam:lr={value}" for value in ("0.0001", "0.001", "0.01")),
+        *(f"adam-hd:hyper_lr=1e-07:lr={value}" for value in ("0.0001", "0.001", "0.01")),
+    ]
+    assert [row["settings"]["lr"] for row in rows(tmp_path)] == [1e-4, 1e-3, 1e-2] * 2
+    assert (tmp_path / "digits-ffnn-robustness.png").exists()
+
+
+def test_data_that_are_not_there_are_told_in_a_sentence(invoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("MULTIRATE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "empty").mkdir()
+    words = ("--task", "mnist/ffnn-100-100", "--optimizers", "adam", "--seeds", 1, "--data-dir", tmp_path / "empty")
+    monkeypatch.setenv("MULTIRATE_DATA", "")
+    data.images.mnist.cache_clear()
+    done = invoke("compare", *words, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "mnist/train.parquet" in done.output
+    assert "Traceback" not in done.output

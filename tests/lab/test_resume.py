@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import torch
 
 from multirate.lab.checkpoint import read_checkpoint, write_checkpoint
 from multirate.lab.optimizers import OPTIMIZERS
@@ -61,25 +60,29 @@ def test_a_finished_trial_whose_result_was_not_kept_is_not_trained_again(tmp_pat
     assert again.curves == first.curves
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path):
+@pytest.mark.parametrize("changed", [{"settings": {"lr": 0.5}}, {"revision": "0123456789ab"}, {"versions": {}}])
+def test_a_checkpoint_of_other_settings_or_code_is_not_gone_on_from(tmp_path, changed):
     trial = Trial("digits/ffnn", "adam", seed=0, epochs=2)
     with pytest.raises(StoppedError):
         run_trial(trial, Circumstances(checkpoints=tmp_path), Signals(should_stop=lambda: True))
     path = checkpoint_path(tmp_path, trial)
-    content = read_checkpoint(path, torch.device("cpu"))
-    content["identity"]["settings"] = {"lr": 0.5}
+    content = read_checkpoint(path)
+    content["identity"] |= changed
     content["state"].steps = 1_000_000
     write_checkpoint(path, content)
     assert run_trial(trial, Circumstances(checkpoints=tmp_path)).result.steps == 2 * 45
 
 
-@pytest.mark.parametrize("damage", [b"", b"half a chec", None])
+@pytest.mark.parametrize("damage", ["empty", "cut off", "one bit"])
 def test_a_damaged_checkpoint_starts_the_trial_again(tmp_path, damage):
     trial = Trial("digits/ffnn", "adam", seed=0, epochs=1)
     with pytest.raises(StoppedError):
         run_trial(trial, Circumstances(checkpoints=tmp_path), Signals(should_stop=lambda: True))
     path = checkpoint_path(tmp_path, trial)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if damage is None else damage)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes({"empty": b"", "cut off": bytes(data[: len(data) // 3]), "one bit": bytes(data)}[damage])
+    assert read_checkpoint(path) is None
     outcome = run_trial(trial, Circumstances(checkpoints=tmp_path))
     assert without_times(outcome.curves) == without_times(run_trial(trial).curves)
 

@@ -1,12 +1,15 @@
 """Trials in processes."""
 
+import multiprocessing
+import os
+import signal
 import time
 
 import pytest
 
 from multirate.lab.results import Trial
 from multirate.lab.runner import Listener, Workers, run_trials
-from multirate.lab.trial import Circumstances
+from multirate.lab.trial import Circumstances, run_trial
 
 
 def test_an_interrupt_stops_the_processes_in_the_middle_of_their_trials():
@@ -32,3 +35,32 @@ def test_a_failure_in_a_process_is_told_with_its_details():
     assert [failure.trial for failure in failures] == trials[:1]
     assert "unknown optimizer 'no-such-optimizer'" in failures[0].details
     assert [outcome.result.trial for outcome in heard] == trials[1:]
+
+
+def test_a_killed_process_costs_nobody_a_result(tmp_path):
+    """The pool dies with it; what was not through goes on from its checkpoint in a new one."""
+    trials = [Trial("digits/ffnn", "adam", seed, epochs=30) for seed in range(3)]
+    heard, killed = [], []
+
+    def kill_one():
+        if not killed and list(tmp_path.glob("*.pt")):
+            killed.append(multiprocessing.active_children()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    listener = Listener(kill_one, lambda outcome: heard.append(outcome))
+    failures = run_trials(trials, Workers(jobs=2), Circumstances(checkpoints=tmp_path, interval=0.01), listener)
+    assert killed
+    assert not failures
+    assert sorted(outcome.result.seed for outcome in heard) == [0, 1, 2]
+    for outcome in heard:
+        alone = run_trial(outcome.result.trial)
+        assert outcome.result.test_loss == alone.result.test_loss
+
+
+def test_processes_that_are_killed_over_and_over_are_a_failure(monkeypatch):
+    monkeypatch.setattr("multirate.lab.runner.POOLS", 2)
+    trials = [Trial("digits/ffnn", "adam", seed, epochs=100_000) for seed in range(2)]
+    listener = Listener(lambda: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL), lambda outcome: None)
+    failures = run_trials(trials, Workers(jobs=2), Circumstances(), listener)
+    assert [failure.trial for failure in failures] == trials
+    assert all("was killed, 2 times" in failure.details for failure in failures)

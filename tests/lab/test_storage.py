@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,39 @@ def test_a_line_cut_off_by_a_crash_is_passed_over_and_replaced(tmp_path, outcome
     assert storage.results() == [outcome(0).result]
     storage.add(outcome(1))
     assert storage.results() == [outcome(0).result, outcome(1).result]
+
+
+def test_a_line_cut_off_within_a_character_is_passed_over_too(tmp_path, outcome):
+    storage = Storage(tmp_path)
+    storage.add(outcome(0))
+    with storage.rows_path.open("ab") as stream:
+        stream.write('{"command": "--out ü'.encode()[:-1])
+    assert storage.results() == [outcome(0).result]
+    storage.add(outcome(1))
+    assert storage.results() == [outcome(0).result, outcome(1).result]
+
+
+def test_what_a_killed_process_left_behind_is_tidied_up(tmp_path, outcome, monkeypatch):
+    storage = Storage(tmp_path)
+    storage.add(outcome(0))
+    kept, finished = storage.checkpoints / "waiting.pt", storage.checkpoints / "finished.pt"
+    for path in (kept, finished):
+        write_whole(path, "checkpoint")
+
+    def die(*_):
+        raise SystemExit
+
+    # A process that dies before the rename leaves its temporary file.
+    monkeypatch.setattr(os, "replace", die)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(SystemExit):
+        write_whole(kept, "newer")
+    monkeypatch.undo()
+    assert len(list(storage.checkpoints.iterdir())) == 3
+    storage.tidy([finished, storage.checkpoints / "never-written.pt"])
+    assert list(storage.checkpoints.iterdir()) == [kept]
+    assert kept.read_text() == "checkpoint"
+    assert storage.results() == [outcome(0).result]
 
 
 @pytest.mark.parametrize(

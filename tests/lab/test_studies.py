@@ -1,7 +1,12 @@
 """The paper's experiments as lists of trials."""
 
+import dataclasses
+import json
+
 import pytest
 
+from multirate.lab.experiment import check_settings
+from multirate.lab.machine import Machine
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.results import Trial
 from multirate.lab.schedules import SCHEDULES
@@ -29,6 +34,23 @@ def test_every_trial_names_what_there_is(name):
         assert trial.variant.schedule in SCHEDULES
         # The name is the canonical one: another spelling would be another trial.
         assert str(Variant.parse(trial.optimizer)) == trial.optimizer
+
+
+@pytest.mark.parametrize("name", list(STUDIES))
+def test_every_optimizer_of_every_stage_takes_its_settings(name, make_result):
+    earlier = []
+    for stage in STUDIES[name].stages:
+        trials = stage.trials(Request(seeds=1), earlier)
+        check_settings(trials, Machine())
+        earlier = [make_result(trial.optimizer, 0, 0.5, task=trial.task, best_epoch=3) for trial in trials]
+
+
+def test_svhn_is_left_out_where_the_folder_has_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("MULTIRATE_DATA", str(tmp_path))
+    assert {trial.task for trial in trials_of("table3")} == {"mnist/lenet", "cifar10/lenet"}
+    assert {trial.task for trial in trials_of("table3", tasks=("svhn/lenet",))} == {"svhn/lenet"}
+    (tmp_path / "svhn").mkdir()
+    assert {trial.task for trial in trials_of("table3")} == {"mnist/lenet", "cifar10/lenet", "svhn/lenet"}
 
 
 def test_table_2_has_the_paper_s_cells():
@@ -124,3 +146,14 @@ def test_tuning_gives_everyone_the_same_number_of_tries_and_takes_the_best(make_
     assert len(chosen) == 2 * len(families)
     assert chosen.count(adam[1]) == 2
     assert "multirate" in chosen
+
+
+def test_only_the_last_stage_is_told_beside_the_paper(invoke, tmp_path, monkeypatch):
+    """Held-out accuracies of cross-validation are not what the paper's table reports."""
+    task = dataclasses.replace(TASKS["digits/ffnn"], name="mnist/lenet")
+    monkeypatch.setattr("multirate.lab.trial.TASKS", {"mnist/lenet": task})
+    done = invoke("reproduce", "table3", "--task", "mnist/lenet", "--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert done.output.count("The paper's test accuracy and ours") == 1
+    assert json.loads((tmp_path / "folds" / "experiment.json").read_text())["study"] is None
+    assert json.loads((tmp_path / "experiment.json").read_text())["study"] == "table3"

@@ -1,13 +1,20 @@
 """One trial."""
 
+import dataclasses
+import functools
+
 import pytest
 import torch
 
 from multirate.lab.data.digits import digits
+from multirate.lab.data.text import Text
 from multirate.lab.machine import Machine
+from multirate.lab.models.transformer import Transformer
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.optimizers.entry import OptimizerEntry
+from multirate.lab.problems.analytic import Quadratic
 from multirate.lab.problems.classification import Classification
+from multirate.lab.problems.language import Language
 from multirate.lab.registry import Registry
 from multirate.lab.results import Trial
 from multirate.lab.tasks import TASKS
@@ -177,3 +184,81 @@ def test_options_of_the_machine_change_how_not_what(machine):
     assert other.test_loss == pytest.approx(plain.test_loss, rel=0.05)
     assert (other.test_loss != plain.test_loss) == machine.bf16
     assert other.machine["bf16"] == machine.bf16
+
+
+def test_a_device_that_is_none_to_train_on_is_refused():
+    for device in ("meta", "gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=f"'{device}' is not available here"):
+            Machine(device=device).torch_device()
+
+
+def test_weights_order_and_noise_come_from_streams_of_their_own(monkeypatch):
+    drawn = {}
+    batches = Quadratic.batches
+
+    def watched(self, order, noise, first=0):
+        drawn.update(order=order.initial_seed(), noise=noise.initial_seed(), weights=torch.initial_seed())
+        return batches(self, order, noise, first)
+
+    monkeypatch.setattr(Quadratic, "batches", watched)
+    run_trial(Trial("quadratic/noisy", "adam", seed=3, epochs=1))
+    # Generators take 32 bits of a seed.
+    assert drawn["noise"] % 2**32 not in (drawn["order"] % 2**32, drawn["weights"] % 2**32)
+
+
+def test_lookahead_is_evaluated_at_its_slow_weights():
+    parameter = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = OPTIMIZERS["lookahead-adam"].build([("parameter", parameter)], {"lr": 0.1, "k": 3, "alpha": 0.5})
+    for _ in range(2):
+        parameter.grad = torch.ones(1)
+        optimizer.step()
+    fast = parameter.detach().clone()
+    for _ in range(2):
+        optimizer.eval()
+        assert parameter.item() == 1.0
+    for _ in range(2):
+        optimizer.train()
+        assert torch.equal(parameter.detach(), fast)
+
+
+def test_batch_norm_is_measured_again_where_averages_are_evaluated(monkeypatch):
+    """Running statistics belong to the weights that were trained at, not to their average."""
+
+    def problem(device, fold):
+        model = functools.partial(
+            torch.nn.Sequential, torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 10)
+        )
+        return Classification(digits(), model, 32, device)
+
+    seen = []
+    evaluate = Classification.evaluate
+    monkeypatch.setattr(
+        Classification, "evaluate", lambda self: seen.append(self.model[1].running_mean.clone()) or evaluate(self)
+    )
+    task = dataclasses.replace(TASKS["digits/ffnn"], problem=problem)
+    monkeypatch.setattr("multirate.lab.trial.TASKS", {"digits/ffnn": task})
+    monkeypatch.setattr("multirate.lab.trial.BATCH_NORM_BATCHES", 1000)
+    outcome = run_trial(Trial("digits/ffnn", "schedule-free", seed=0, epochs=1))
+    assert not outcome.result.diverged
+    # Before the first step: the mean of the layer's outputs over the training set, batch by batch.
+    torch.manual_seed(0)
+    model = problem(torch.device("cpu"), None).model
+    order = torch.randperm(1437, generator=torch.Generator().manual_seed(0))
+    means = [model[0](digits().train_inputs[part]).mean(0) for part in order.split(32)]
+    torch.testing.assert_close(seen[0], torch.stack(means).mean(0).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_practising_works_where_second_derivatives_are_needed(monkeypatch):
+    """The fused attention kernels have none."""
+    text = Text(torch.arange(4000) % 7, torch.arange(500) % 7, tuple("abcdefg"))
+
+    def problem(device, fold):
+        model = functools.partial(Transformer, context=8, layers=1, heads=2, width=8)
+        return Language(text, model, 4, 8, device, steps_per_epoch=3)
+
+    monkeypatch.setattr(
+        "multirate.lab.trial.TASKS", {"digits/ffnn": dataclasses.replace(TASKS["digits/ffnn"], problem=problem)}
+    )
+    outcome = run_trial(Trial("digits/ffnn", "reverse-mode:meta_iterations=2", seed=0, epochs=1))
+    assert outcome.result.steps == 3
+    assert outcome.result.preparation_seconds > 0

@@ -14,8 +14,8 @@ SETTINGS = (
     | WORDS
     | st.booleans()
     | st.none()
-    | st.lists(NUMBERS, min_size=2, max_size=4).map(tuple)
-    | st.lists(WORDS, min_size=2, max_size=4).map(tuple)
+    | st.lists(NUMBERS, min_size=1, max_size=4).map(tuple)
+    | st.lists(WORDS, min_size=1, max_size=4).map(tuple)
 )
 
 
@@ -37,6 +37,7 @@ def test_what_is_written_is_read_back(name, options, schedule):
         ("adam:lr=3e-3", "adam:lr=0.003"),
         ("adam:weight_decay=0:lr=1e-3+cosine", "adam:lr=0.001:weight_decay=0+cosine"),
         ("adam-cam-hd:levels=global/layer:weights=0.5/0.5", "adam-cam-hd:levels=global/layer:weights=0.5/0.5"),
+        ("adam-cam-hd:levels=global/:weights=1.0/", "adam-cam-hd:levels=global/:weights=1.0/"),
         ("adam:fused=True", "adam:fused=true"),
         ("sgd:lr=1e30", "sgd:lr=1e30"),
         ("adam+constant", "adam"),
@@ -58,6 +59,12 @@ def test_malformed_names_are_refused_with_the_grammar(text):
 def test_a_setting_is_not_half_number_half_word():
     with pytest.raises(ValueError, match="mixes"):
         parse_setting("global/0.5")
+
+
+def test_a_setting_is_a_finite_number():
+    for text in ("inf", "-inf", "nan"):
+        with pytest.raises(ValueError, match="not a finite number"):
+            parse_setting(text)
 
 
 def test_trials_that_differ_have_files_that_differ():

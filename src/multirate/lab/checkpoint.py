@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 from torch.optim import Optimizer
 
 from multirate.lab.storage import write_whole
+
+_DIGEST = hashlib.sha256().digest_size
 
 # Hooks are functions, and a scheduler replaces `step` by one; whoever made them makes them again.
 _NOT_KEPT = ("_hook", "_hooks")
@@ -25,20 +27,26 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    write_whole(path, buffer.getvalue())
+    payload = buffer.getvalue()
+    write_whole(path, hashlib.sha256(payload).digest() + payload)
 
 
-def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """Return a checkpoint, or None when there is none that can be read.
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return a checkpoint, or None when there is none that can be read, tensors on the devices that they were on.
 
     A checkpoint is a pickle: it is read only from an experiment's own folder, where this program wrote it.
     """
     try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=False)
-    except FileNotFoundError:
+        data = path.read_bytes()
+    except OSError:
         return None
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, ImportError):
-        return None  # of another version, or damaged: the trial starts again
+    digest, payload = data[:_DIGEST], data[_DIGEST:]
+    if hashlib.sha256(payload).digest() != digest:
+        return None
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=False)
+    except Exception:  # whatever a pickle of another version of the code raises: the trial starts again
+        return None
     return content
 
 

@@ -32,17 +32,22 @@ def revision() -> str | None:
     commit = _git(folder, "rev-parse", "--short=12", "HEAD")
     if commit is None:
         return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    # Results that a run is writing right now do not change the code.
+    changed = _git(folder.parent, "status", "--porcelain", "--", ".")
     return f"{commit}-dirty" if changed else commit
 
 
 @functools.cache
-def hardware() -> str:
-    """Return the processor, its cores and the accelerator, in words."""
+def hardware(device: torch.device | None = None) -> str:
+    """Return the processor, its cores and the GPU if one is used, in words.
+
+    Args:
+        device: What is computed on; None is the CPU.
+    """
     cores = os.cpu_count() or 1
     text = f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"
-    if torch.cuda.is_available():
-        text += f", {torch.cuda.get_device_name()}"
+    if device is not None and device.type == "cuda":
+        text += f", {torch.cuda.get_device_name(device)}"
     return text
 
 

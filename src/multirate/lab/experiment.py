@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -50,20 +51,24 @@ class Experiment:
         return list(dict.fromkeys(trial.optimizer for trial in self.trials))
 
 
-def check_settings(trials: Sequence[Trial]) -> None:
+def check_settings(trials: Sequence[Trial], machine: Machine) -> None:
     """Construct every optimizer once, so that a wrong option is told before anything is trained.
 
     Raises:
-        ValueError: If an optimizer does not take its settings.
+        ValueError: If an optimizer does not take its settings, or cannot work on such a machine.
     """
     cells = {(trial.task, trial.optimizer): trial for trial in trials}
     for trial in cells.values():
         settings = trial_settings(trial)
         stand_in = FeedForward((2, 2, 2)).named_parameters()
         try:
-            OPTIMIZERS[trial.variant.optimizer].build(stand_in, settings)
+            optimizer = OPTIMIZERS[trial.variant.optimizer].build(stand_in, settings)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{trial.optimizer} on {trial.task}: {error}") from error
+        if machine.compile and getattr(optimizer, "needs", "gradient") == "graph":
+            raise ValueError(
+                f"{trial.optimizer} needs second derivatives, which compiled models lack: leave out --compile"
+            )
 
 
 def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
@@ -78,7 +83,8 @@ def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
     storage = Storage(experiment.out)
     with storage.locked():
         finished = storage.results()
-        _refuse_other_protocols(experiment.trials, finished, storage)
+        _refuse_other_protocols(experiment, finished, storage)
+        storage.tidy(checkpoint_path(storage.checkpoints, result.trial) for result in finished)
         done = {result.trial for result in finished}
         waiting = [trial for trial in experiment.trials if trial not in done]
         if len(waiting) < len(experiment.trials):
@@ -100,7 +106,12 @@ def _run(trials: Sequence[Trial], experiment: Experiment, storage: Storage, cons
         counted = f"[dim]{finished}/{len(trials)}[/dim]"
         console.print(counted, escape(_sentence(outcome.result)), highlight=False)
 
-    circumstances = Circumstances(experiment.command, experiment.machine, storage.checkpoints, experiment.interval)
+    circumstances = Circumstances(
+        experiment.command,
+        machine=experiment.machine,
+        checkpoints=storage.checkpoints,
+        interval=experiment.interval,
+    )
     with progress_bar(console, "epochs", total=sum(trial.epochs for trial in trials)) as on_epoch:
         return run_trials(trials, experiment.workers, circumstances, Listener(on_epoch, on_outcome))
 
@@ -112,8 +123,9 @@ def _sentence(result: TrialResult) -> str:
     return f"{result.trial}: test loss {result.test_loss:.4g},{accuracy} {result.seconds:.1f} s"
 
 
-def _refuse_other_protocols(trials: Sequence[Trial], finished: Sequence[TrialResult], storage: Storage) -> None:
-    """Keep trials of different lengths or settings out of one table."""
+def _refuse_other_protocols(experiment: Experiment, finished: Sequence[TrialResult], storage: Storage) -> None:
+    """Keep trials of different lengths, settings or machines out of one table."""
+    trials, machine = experiment.trials, experiment.machine.describe()
     epochs = {(trial.task, trial.optimizer): trial.epochs for trial in trials}
     # Where all of a task train equally long, so must those that are there already.
     lengths = {trial.task: {other.epochs for other in trials if other.task == trial.task} for trial in trials}
@@ -127,11 +139,25 @@ def _refuse_other_protocols(trials: Sequence[Trial], finished: Sequence[TrialRes
                 f"{storage.folder} holds {result.trial} over {result.epochs} epochs, not {wanted}: "
                 f"choose another --out, or --epochs {result.epochs}"
             )
+        if result.machine and _kind(result.machine) != _kind(machine):
+            raise StorageError(
+                f"{storage.folder} holds {result.trial} made with {_words(result.machine)}, not {_words(machine)}: "
+                "choose another --out, or the same --device, --bf16, --channels-last and --compile"
+            )
         if _plain(result.settings) != settings.get(cell, _plain(result.settings)):
             raise StorageError(
                 f"{storage.folder} holds {result.trial} with settings that are no longer its defaults: "
                 "choose another --out"
             )
+
+
+def _kind(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out which of several devices of a kind it was."""
+    return {**machine, "device": str(machine["device"]).partition(":")[0]}
+
+
+def _words(machine: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in _kind(machine).items())
 
 
 def _plain(settings: Settings) -> object:

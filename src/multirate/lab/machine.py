@@ -17,7 +17,7 @@ class Machine:
     Attributes:
         device: `auto` (CUDA when present), `cpu`, `cuda`, `cuda:1`, ….
         bf16: Run the model under bfloat16 autocast.
-        channels_last: Store images and convolutions with the channels last.
+        channels_last: Store the weights of convolutions, and with them the images they make, channels last.
         compile: Compile the model with torch.compile.
     """
 
@@ -30,15 +30,18 @@ class Machine:
         """Return the device to train on.
 
         Raises:
-            ValueError: If CUDA is asked for and not there.
+            ValueError: If it is none to train on, or not there.
         """
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(name)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {self.device!r} is not available here: choose auto or cpu")
-        return device
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            device = torch.device("meta")
+        if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()):
+            return device
+        raise ValueError(f"device {self.device!r} is not available here: choose auto or cpu")
 
     def words(self) -> list[str]:
         """Return the command-line options that ask for the same."""

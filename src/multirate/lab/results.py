@@ -65,13 +65,14 @@ class TrialResult:
         seconds: Time spent in training steps; evaluation, recording and checkpoints are left out.
         settings: Keyword arguments that the optimizer was built with.
         command: The command that made the row.
-        versions: Of Python, torch and this package.
+        versions: Of Python, torch, this package and the one that the optimizer comes from.
         revision: Git revision of the code, when known.
         hardware: Processor, cores and accelerator.
         fold: The fifth of the training set that was held out.
         patience: Epochs without a lower loss that end the run.
         best_epoch: The epoch, 1 or later, with the lowest evaluated loss.
-        preparation_seconds: Time that the optimizer practised before the first step.
+        preparation_seconds: Time that the optimizer practised before the first step, and of the first step of a
+            compiled model.
         machine: Device and precision.
     """
 

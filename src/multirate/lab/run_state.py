@@ -25,7 +25,7 @@ class RunState:
         batch: Batches of the present epoch that are done.
         steps: Steps taken.
         seconds: Time spent training.
-        preparation_seconds: Time that the optimizer practised before the first step.
+        preparation_seconds: Time that the optimizer practised before the first step, or that compiling took.
         diverged: Whether a loss was not finite.
         ended: Whether nothing is left to do.
         measured: The last evaluation.

@@ -9,7 +9,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -22,6 +22,9 @@ from multirate.lab.results import Outcome, Trial
 from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
 
 POLL_SECONDS = 0.1
+
+POOLS = 3
+"""How often processes are started anew after one of them was killed."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,32 @@ def _run_here(trials: Sequence[Trial], circumstances: Circumstances, listener: L
 def _run_in_processes(
     trials: Sequence[Trial], jobs: int, circumstances: Circumstances, listener: Listener
 ) -> list[Failure]:
+    failures: list[Failure] = []
+    waiting = list(trials)
+    # A process that is killed takes its pool with it. Those that are not through go on from their checkpoints.
+    for attempt in range(POOLS):
+        waiting = _run_in_pool(waiting, jobs, circumstances, listener, failures)
+        if not waiting:
+            break
+        if attempt == POOLS - 1:
+            reason = f"a process was killed, {POOLS} times; perhaps the memory did not suffice: try fewer jobs"
+            failures += [Failure(trial, reason) for trial in waiting]
+    return failures
+
+
+def _run_in_pool(
+    trials: Sequence[Trial],
+    jobs: int,
+    circumstances: Circumstances,
+    listener: Listener,
+    failures: list[Failure],
+) -> list[Trial]:
+    """Run trials until all are through or a process is killed; add failures, return those that are not through."""
     # A forked process would inherit torch's thread pool in an unknown state.
     context = multiprocessing.get_context("spawn")
     epochs: Queue[None] = context.Queue()
     stop = context.Event()
-    failures = []
+    unfinished = []
     with ProcessPoolExecutor(
         min(jobs, len(trials)), mp_context=context, initializer=_start_worker, initargs=(epochs, stop)
     ) as pool:
@@ -106,25 +130,21 @@ def _run_in_processes(
                 done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 _drain(epochs, listener)
                 for future in done:
-                    failure = _collect(future, running.pop(future), listener)
-                    failures += [failure] if failure else []
+                    trial = running.pop(future)
+                    try:
+                        outcome = future.result()
+                    except BrokenProcessPool:
+                        unfinished.append(trial)
+                    except Exception as error:
+                        failures.append(describe_failure(trial, error))
+                    else:
+                        listener.on_outcome(outcome)
         except BaseException:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
         _drain(epochs, listener)
-    return failures
-
-
-def _collect(future: Future[Outcome], trial: Trial, listener: Listener) -> Failure | None:
-    try:
-        outcome = future.result()
-    except BrokenProcessPool:
-        return Failure(trial, "its process was killed; perhaps the memory did not suffice: try fewer jobs")
-    except Exception as error:
-        return describe_failure(trial, error)
-    listener.on_outcome(outcome)
-    return None
+    return [trial for trial in trials if trial in unfinished]
 
 
 def describe_failure(trial: Trial, error: Exception) -> Failure:

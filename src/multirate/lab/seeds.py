@@ -29,7 +29,7 @@ from multirate.lab.problems.base import Batch
 from multirate.lab.problems.classification import Classification
 from multirate.lab.results import Trial
 from multirate.lab.tasks import TASKS
-from multirate.lab.trial import trial_settings
+from multirate.lab.trial import NOISE_OFFSET, trial_settings
 
 ROUNDS = 5
 WARM_UP_STEPS = 10
@@ -165,7 +165,7 @@ class Learner:
         self.optimizer_name = optimizer
         self._settings = trial_settings(Trial(task, optimizer, seed, epochs=1))
         self._order = torch.Generator().manual_seed(seed)
-        self._noise = torch.Generator().manual_seed(seed + 2**32)
+        self._noise = torch.Generator().manual_seed(seed + NOISE_OFFSET)
 
     def build_optimizer(self, parameters: Mapping[str, Any]) -> torch.optim.Optimizer:
         """Return the optimizer over these parameters."""
@@ -173,6 +173,9 @@ class Learner:
         needs = getattr(optimizer, "needs", "gradient")
         if needs != "gradient" or hasattr(optimizer, "prepare"):
             raise ValueError(f"optimizer {self.optimizer_name!r} cannot be batched: it asks for more than gradients")
+        train = getattr(optimizer, "train", None)
+        if train is not None:
+            train()
         return optimizer
 
     def batches(self) -> Iterator[Batch]:

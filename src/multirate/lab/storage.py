@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,14 @@ class StorageError(Exception):
     """The folder cannot be read or written; the message says where and what to do."""
 
 
+_TEMPORARY = ".half-written-"
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file completely or not at all."""
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
@@ -99,6 +102,15 @@ class Storage:
                 ) from error
         return results
 
+    def tidy(self, finished: Iterable[Path]) -> None:
+        """Remove what a killed process left behind; only while the folder is locked.
+
+        Args:
+            finished: Checkpoints of trials whose result is kept.
+        """
+        for path in (*finished, *self.folder.rglob(f"{_TEMPORARY}*")):
+            path.unlink(missing_ok=True)
+
     def add(self, outcome: Outcome) -> None:
         """Keep a finished trial: first its curves, then its row.
 
@@ -142,12 +154,13 @@ class Storage:
 
     def _complete_lines(self) -> list[str]:
         try:
-            text = self.rows_path.read_text(encoding="utf-8")
+            # A line may be cut off in the middle of a character.
+            whole, _, _ = self.rows_path.read_bytes().rpartition(b"\n")
+            return whole.decode().split("\n") if whole else []
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
             raise StorageError(f"cannot read {self.rows_path}: {error}") from error
-        return text.split("\n")[:-1]
 
     def _append(self, line: str) -> None:
         with self.rows_path.open("a+b") as stream:

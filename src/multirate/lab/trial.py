@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import warnings
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim.swa_utils import update_bn
 
 from multirate.lab.checkpoint import pack_optimizer, read_checkpoint, unpack_optimizer, write_checkpoint
 from multirate.lab.environment import hardware, revision, versions
@@ -31,6 +33,13 @@ POINTS = 200
 """About how many points a curve over steps has."""
 
 
+NOISE_OFFSET = 2**31
+"""Between the seeds of the two streams of a trial; generators take 32 bits."""
+
+BATCH_NORM_BATCHES = 50
+"""Training batches over which batch norm is measured again before averaged weights are evaluated."""
+
+
 class StoppedError(Exception):
     """The trial was told to stop before its end."""
 
@@ -41,12 +50,14 @@ class Circumstances:
 
     Attributes:
         command: The command that asked for it, for the record.
+        revision: Git revision of the code, when known, for the record.
         machine: Device and precision.
         checkpoints: Folder for checkpoints; None keeps none.
         interval: Seconds between checkpoints.
     """
 
     command: str = ""
+    revision: str | None = field(default_factory=revision)
     machine: Machine = field(default_factory=Machine)
     checkpoints: Path | None = None
     interval: float = 60.0
@@ -81,8 +92,8 @@ def checkpoint_path(folder: Path, trial: Trial) -> Path:
 def run_trial(trial: Trial, circumstances: Circumstances | None = None, signals: Signals | None = None) -> Outcome:
     """Train once, on one thread when on the CPU, and return what came of it.
 
-    The same trial gives the same numbers wherever it runs and however often it is interrupted, and leaves torch's
-    random state as it was.
+    On the CPU the same trial gives the same numbers wherever it runs and however often it is interrupted; on a GPU some
+    of torch's kernels add in no fixed order. Torch's random state is left as it was.
     A checkpoint that lies in the folder is taken up; the last one stays there until its owner has kept the outcome.
     """
     circumstances, signals = circumstances or Circumstances(), signals or Signals()
@@ -125,11 +136,12 @@ class _Run:
         # Examples and augmentation have streams of their own: they are the same whatever model or optimizer draw.
         self.order = torch.Generator().manual_seed(trial.seed)
         self.epoch_order = self.order.get_state()
-        self.noise = torch.Generator().manual_seed(trial.seed + 2**32)
+        self.noise = torch.Generator().manual_seed(trial.seed + NOISE_OFFSET)
         self.watch = Stopwatch(self.device)
         self.state = RunState()
         self.recorder = Recorder(self.problem.model, self.optimizer)
         self.written = time.monotonic()
+        self.compiling = circumstances.machine.compile
 
     def outcome(self) -> Outcome:
         if not self._resume():
@@ -150,7 +162,8 @@ class _Run:
         prepare = getattr(self.optimizer, "prepare", None)
         if prepare is not None:
             started = time.perf_counter()
-            prepare(self._practice_problem, self.total_steps)
+            with self._forward_context("graph"):
+                prepare(self._practice_problem, self.total_steps)
             self.state.preparation_seconds = time.perf_counter() - started
         self.schedule = SCHEDULES[self.trial.variant.schedule].attach(self.optimizer, self.total_steps)
         self.recorder.record(0)
@@ -163,7 +176,7 @@ class _Run:
 
     def _resume(self) -> bool:
         folder = self.circumstances.checkpoints
-        kept = None if folder is None else read_checkpoint(checkpoint_path(folder, self.trial), self.device)
+        kept = None if folder is None else read_checkpoint(checkpoint_path(folder, self.trial))
         if kept is None or kept["identity"] != self._identity():
             return False
         self.problem.model = self.problem.forward = kept["model"]
@@ -181,7 +194,7 @@ class _Run:
         self.noise.set_state(kept["noise"].cpu())
         torch.set_rng_state(kept["random"].cpu())
         if kept["cuda_random"] is not None:
-            torch.cuda.set_rng_state(kept["cuda_random"].cpu())
+            torch.cuda.set_rng_state(kept["cuda_random"].cpu(), self.device)
         for _ in range(self.state.epoch):
             self.signals.on_epoch()
         return True
@@ -199,7 +212,7 @@ class _Run:
             "order": self.epoch_order,
             "noise": self.noise.get_state(),
             "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
         write_checkpoint(checkpoint_path(self.circumstances.checkpoints, self.trial), content)
         self.written = time.monotonic()
@@ -212,8 +225,12 @@ class _Run:
             "patience": self.trial.patience,
             "settings": self.settings,
             "machine": self.circumstances.machine.describe(),
-            "versions": versions(),
+            "versions": self._versions(),
+            "revision": self.circumstances.revision,
         }
+
+    def _versions(self) -> dict[str, str]:
+        return {**versions(), **OPTIMIZERS[self.trial.variant.optimizer].version()}
 
     def _place(self) -> None:
         machine = self.circumstances.machine
@@ -230,7 +247,13 @@ class _Run:
         self._set_mode(training=True)
         self.watch.start()
         for batch in self.problem.batches(self.order, self.noise, first=self.state.batch):
-            if not self._step(batch):
+            finite = self._step(batch)
+            if self.compiling:
+                # A first step is mostly compilation.
+                self.state.preparation_seconds += self.watch.stop()
+                self.watch.start()
+                self.compiling = False
+            if not finite:
                 self.state.diverged = True
                 break
             self.state.batch += 1
@@ -318,9 +341,19 @@ class _Run:
     @torch.no_grad()
     def _evaluate(self) -> None:
         self._set_mode(training=False)
+        if callable(getattr(self.optimizer, "eval", None)):
+            self._measure_batch_norm()
         with self._forward_context():
             measured = self.problem.evaluate()
         self.state.note_evaluation(measured)
+
+    def _measure_batch_norm(self) -> None:
+        """Measure batch norm's statistics at averaged weights: the running ones belong to those trained at."""
+        examples = torch.Generator().manual_seed(self.trial.seed)
+        noise = torch.Generator().manual_seed(self.trial.seed)
+        batches = itertools.islice(self.problem.batches(examples, noise), BATCH_NORM_BATCHES)
+        # Without batch norm it returns at once.
+        update_bn((batch[0] for batch in batches if batch), self.problem.model)
 
     def _set_mode(self, *, training: bool) -> None:
         self.problem.model.train(training)
@@ -343,9 +376,9 @@ class _Run:
             seconds=round(state.seconds, 4),
             settings=self.settings,
             command=self.circumstances.command,
-            versions=versions(),
-            revision=revision(),
-            hardware=hardware(),
+            versions=self._versions(),
+            revision=self.circumstances.revision,
+            hardware=hardware(self.device),
             fold=self.trial.fold,
             patience=self.trial.patience,
             best_epoch=state.best_epoch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,7 +60,8 @@ class Variant:
 def parse_setting(text: str) -> Setting:
     """Read a setting: a number, true, false, none, a word, or several of them with `/` between."""
     if "/" in text:
-        parts = [parse_setting(part) for part in text.split("/")]
+        # One part alone is written with its slash: "global/".
+        parts = [parse_setting(part) for part in text.removesuffix("/").split("/")]
         if all(isinstance(part, str) for part in parts):
             return tuple(str(part) for part in parts)
         if all(isinstance(part, (int, float)) for part in parts):
@@ -69,15 +71,18 @@ def parse_setting(text: str) -> Setting:
         return _WORDS[text.lower()]
     for number in (int, float):
         try:
-            return number(text)
+            value = number(text)
         except ValueError:
             continue
+        if not math.isfinite(value):
+            raise ValueError(f"{text!r} is not a finite number")
+        return value
     return text
 
 
 def _text(setting: Setting) -> str:
     if isinstance(setting, tuple):
-        return "/".join(_text(part) for part in setting)
+        return "/".join(_text(part) for part in setting) + ("/" if len(setting) == 1 else "")
     if isinstance(setting, str):
         return setting
     # A plus sign would begin a schedule, and numbers do without it.

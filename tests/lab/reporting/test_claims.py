@@ -1,6 +1,7 @@
 """Claim by claim: theirs, ours, verdict."""
 
 import pytest
+import scipy.stats
 
 from multirate.lab.judging.comparisons import p_text, welch
 from multirate.lab.reporting.claims import HEADINGS, judge_claims, markdown
@@ -17,7 +18,7 @@ def keep(tmp_path, make_result):
         storage = Storage(tmp_path / study)
         for (task, optimizer), losses in cells.items():
             for seed, loss in enumerate(losses):
-                curves = {"weights": {"unit": [0.2, weights]}}
+                curves = {"weights": {"unit": [0.2, weights[seed]]}} if weights else {}
                 storage.add(Outcome(make_result(optimizer, seed, loss, task=task), curves))
 
     return add
@@ -48,6 +49,7 @@ def test_a_verdict_follows_from_the_test_and_the_sign(keep, tmp_path, ours, base
     keep("table2", {(task, "adam-cam-hd"): ours, (task, "adam"): baseline})
     row = next(row for row in judge_claims(tmp_path) if row.claim == f"{task}: adam-cam-hd is more accurate than adam")
     assert row.verdict == verdict
+    assert row.p_corrected == row.p  # the only claim of the study with results
     assert row.p == welch([100 - 100 * loss for loss in ours], [100 - 100 * loss for loss in baseline])
     # What holds on the paper's own standard errors is told beside it.
     assert row.theirs == "98.39 against 97.49, p < 0.001"
@@ -62,12 +64,17 @@ def test_lower_is_better_for_losses(keep, tmp_path):
 
 
 def test_the_drift_of_weights_is_judged_by_its_direction(keep, tmp_path):
-    keep("weights", {("mnist/lenet", "sgdn-cam-hd"): [0.1, 0.1]}, weights=0.31)
-    keep("weights", {("cifar10/lenet", "adam-cam-hd"): [0.1, 0.1]}, weights=0.31)
+    keep("weights", {("mnist/lenet", "sgdn-cam-hd"): [0.1, 0.1, 0.1]}, weights=(0.31, 0.311, 0.312))
+    keep("weights", {("cifar10/lenet", "adam-cam-hd"): [0.1, 0.1, 0.1]}, weights=(0.31, 0.311, 0.312))
+    keep("weights", {("mnist/lenet", "adam-cam-hd"): [0.1]}, weights=(0.31,))
     rows = judge_claims(tmp_path)
-    assert find(rows, "mnist/lenet: sgdn-cam-hd raises").verdict == "same direction"
-    assert find(rows, "cifar10/lenet: adam-cam-hd lowers").verdict == "other direction"
-    assert find(rows, "svhn/lenet: adam-cam-hd lowers").verdict == "no results"
+    risen = find(rows, "mnist/lenet: sgdn-cam-hd raises")
+    assert risen.verdict == "reproduced"
+    assert risen.ours == "0.3110 ± 0.0006 (n 3)"
+    # Two tests were made: Holm doubles the smaller p-value, and the other one is as large here.
+    assert risen.p_corrected == 2 * risen.p
+    assert find(rows, "cifar10/lenet: adam-cam-hd lowers").verdict == "contradicted"
+    assert find(rows, "mnist/lenet: adam-cam-hd raises").verdict == "too few seeds"
 
 
 def test_ratios_are_judged_inside_against_the_ends_and_learned_against_fixed(keep, tmp_path):
@@ -80,11 +87,27 @@ def test_ratios_are_judged_inside_against_the_ends_and_learned_against_fixed(kee
         cells[task, figure2.variant(ratio, 0.0)] = [0.025, 0.026]
     keep("figure2", cells)
     rows = judge_claims(tmp_path)
-    inside = find(rows, "mixtures")
-    assert inside.verdict == "reproduced"
-    assert inside.ours.endswith("best at 0.4")
-    assert find(rows, "most ratios").ours == "6 of 6"
-    assert find(rows, "learned weights").verdict == "reproduced"
+    inside = find(rows, "mixtures are more accurate than one level")
+    assert inside.ours == "0.23 ± 0.00 points (n 2); best at 0.4"
+    assert inside.difference == pytest.approx(0.225)
+    above = find(rows, "mixtures are more accurate than Adam")
+    assert above.ours.endswith("; 6 of 6 ratios above")
+    assert find(rows, "learned weights").difference == pytest.approx(0.525)
+
+
+def test_ratios_are_tested_by_seed(keep, tmp_path):
+    [task] = figure2.TASKS
+    learned = [[0.020, 0.024, 0.031], [0.021, 0.023, 0.030]]
+    cells = {}
+    for index, ratio in enumerate(figure2.RATIOS[1:-1]):
+        cells[task, figure2.variant(ratio, 0.01)] = learned[index % 2]
+        cells[task, figure2.variant(ratio, 0.0)] = [0.022, 0.025, 0.034]
+    keep("figure2", cells)
+    row = find(judge_claims(tmp_path), "learned weights")
+    means = [100 - 50 * (first + second) for first, second in zip(*learned, strict=True)]
+    expected = scipy.stats.ttest_rel(means, [97.8, 97.5, 96.6]).pvalue
+    assert row.p == pytest.approx(expected)
+    assert row.ours.endswith("(n 3)")
 
 
 def test_the_tuned_candidate_of_a_method_stands_for_it(keep, tmp_path):

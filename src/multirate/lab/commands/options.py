@@ -54,14 +54,22 @@ class VariantsOption(NamesOption):
         super()._checked(variant.optimizer, values, context)
         if variant.schedule not in SCHEDULES:
             raise click.BadParameter(SCHEDULES.explain_unknown(variant.schedule), context, self)
-        entry = OPTIMIZERS[variant.optimizer]
+        require_installed([variant.optimizer])
+        return str(variant)
+
+
+def require_installed(optimizers: Sequence[str]) -> None:
+    """Refuse optimizers of packages that are not there.
+
+    Raises:
+        click.BadParameter: With the command that installs it.
+    """
+    for entry in (OPTIMIZERS[name] for name in optimizers):
         if not entry.installed:
             raise click.BadParameter(
                 f"{entry.name!r} needs the package {entry.package}: pip install 'multirate[{entry.extra}]'",
-                context,
-                self,
+                param_hint="'--optimizers'",
             )
-        return str(variant)
 
 
 @dataclass(frozen=True)
@@ -124,8 +132,8 @@ def resources(options: dict[str, Any]) -> Resources:
     machine = Machine(options.pop("device"), options.pop("bf16"), options.pop("channels_last"), options.pop("compile_"))
     try:
         machine.torch_device()
-    except (ValueError, RuntimeError) as error:
-        raise click.BadParameter(str(error).splitlines()[0], param_hint="'--device'") from error
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--device'") from error
     workers = Workers(options.pop("jobs"), options.pop("ray"))
     return Resources(workers, machine, options.pop("checkpoint_every"), data_dir)
 

@@ -10,6 +10,7 @@ import click
 
 from multirate.lab.commands.options import command_text, out_option, resource_options, resources
 from multirate.lab.commands.running import run_and_report
+from multirate.lab.data.sources import DataError
 from multirate.lab.results import TrialResult
 from multirate.lab.storage import Storage, StorageError
 from multirate.lab.studies.base import Request
@@ -48,13 +49,15 @@ def reproduce(
     command = command_text("reproduce", study, words, how.words(), "--out", out)
     request = Request(seeds, epochs, data, tasks or None)
     earlier: Sequence[TrialResult] = ()
-    for stage in STUDIES[study].stages:
+    stages = STUDIES[study].stages
+    for stage in stages:
         folder = out / stage.folder
         try:
             trials = stage.trials(request, earlier)
-        except ValueError as error:
+        except (ValueError, DataError) as error:
             raise click.UsageError(str(error)) from error
-        run_and_report(trials, command, folder, how, study)
+        # What is published are the results of the last stage.
+        run_and_report(trials, command, folder, how, study if stage is stages[-1] else None)
         try:
             earlier = Storage(folder).results()
         except StorageError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from multirate.lab.cluster import ClusterError
 from multirate.lab.commands.options import Resources
 from multirate.lab.data.sources import DataError
 from multirate.lab.experiment import Experiment, check_settings, run_experiment
@@ -27,7 +28,7 @@ def run_and_report(
     """
     console = open_console()
     try:
-        check_settings(trials)
+        check_settings(trials, resources.machine)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     experiment = Experiment(trials, command, out, study, resources.workers, resources.machine, resources.interval)
@@ -35,7 +36,7 @@ def run_and_report(
         failures = run_experiment(experiment, console)
         if not failures or Storage(out).results():
             show_report(out)
-    except (StorageError, DataError) as error:
+    except (StorageError, DataError, ClusterError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         console.print("Interrupted. What was done is kept: the same command goes on from there.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from multirate.lab.commands.options import NamesOption
+from multirate.lab.commands.options import NamesOption, require_installed
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.progress import progress_bar
 from multirate.lab.seeds import ROUNDS, measure_seeds, write
@@ -33,6 +33,7 @@ from multirate.lab.tasks import TASKS
 )  # fmt: skip
 def seeds(tasks: list[str], optimizers: list[str], seeds: int, steps: int, rounds: int, out: Path) -> None:
     """Time one seed, several one after another, and several batched in one process."""
+    require_installed(optimizers)
     console = open_console()
     command = ["multirate", "seeds", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers)]
     command += ["--seeds", str(seeds), "--steps", str(steps), "--rounds", str(rounds), "--out", str(out)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.metadata
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,11 @@ from torch import nn
 
 from multirate.lab.readings import apply_reading
 from multirate.lab.variants import Settings
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class OptimizerEntry:
     def installed(self) -> bool:
         """Whether that package is there."""
         return importlib.util.find_spec(self.package) is not None
+
+    def version(self) -> dict[str, str]:
+        """Return the version of the package that the optimizer comes from; nothing for torch and this one."""
+        distributions = _distributions().get(self.package, [])
+        return {name: importlib.metadata.version(name) for name in distributions if name not in ("torch", "multirate")}
 
     def build(self, parameters: Iterable[tuple[str, nn.Parameter]], settings: Settings) -> torch.optim.Optimizer:
         """Construct the optimizer.

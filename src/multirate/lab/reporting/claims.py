@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from multirate.lab.judging.comparisons import p_text, welch_of_estimates
+from scipy.stats import ttest_1samp, ttest_rel
+
+from multirate.lab.judging.comparisons import correct, p_text, welch_of_estimates
 from multirate.lab.judging.estimates import Estimate, estimate
 from multirate.lab.markdown import markdown_table
 from multirate.lab.results import TrialResult
-from multirate.lab.storage import Storage, StorageError
-from multirate.lab.studies import figure2, tuned
+from multirate.lab.storage import Storage
+from multirate.lab.studies import figure2, tuned, weights
 from multirate.lab.studies.published import BAYDIN_TEST_LOSS, FINAL_UNIT_WEIGHT, PUBLISHED
 
 LEVEL = 0.05
+
+_FIRST_WEIGHT = 0.2
 
 _BETTER_THAN: Mapping[str, Mapping[str, Sequence[str]]] = {
     "table2": {"adam-cam-hd": ("adam", "adam-hd", "adam-cam-hd-3")},
@@ -37,20 +42,33 @@ class ClaimRow:
         claim: In words.
         theirs: The published figures, with the p-value that follows from them.
         ours: Our figures.
-        p: Two-sided p-value of Welch's test on ours, not corrected for the number of claims; None when undefined.
-        verdict: In a word or two.
+        difference: How far ours go in the claimed direction; None without results.
+        p: Two-sided p-value on ours; None where it is undefined.
+        p_corrected: The same, corrected by Holm's method for all claims of the study.
     """
 
     study: str
     claim: str
     theirs: str
     ours: str
+    difference: float | None
     p: float | None
-    verdict: str
+    p_corrected: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What may be concluded."""
+        if self.difference is None:
+            return "no results"
+        if self.p_corrected is None:
+            return "too few seeds"
+        if self.p_corrected >= LEVEL:
+            return "not established"
+        return "reproduced" if self.difference > 0 else "contradicted"
 
     def cells(self) -> tuple[str, ...]:
         """Return the row as text."""
-        return self.study, self.claim, self.theirs, self.ours, p_text(self.p), self.verdict
+        return self.study, self.claim, self.theirs, self.ours, p_text(self.p_corrected), self.verdict
 
 
 HEADINGS = ("study", "claim", "theirs", "ours", "p", "verdict")
@@ -65,14 +83,20 @@ def judge_claims(folder: Path) -> list[ClaimRow]:
     Raises:
         StorageError: If results cannot be read.
     """
-    rows: list[ClaimRow] = []
-    for study, claims in _BETTER_THAN.items():
-        rows += _accuracy_claims(study, claims, _results(folder, study))
-    rows += _ratio_claims(_results(folder, "figure2"))
-    rows += _weight_claims(folder / "weights")
-    rows += _baydin_claims(_results(folder, "baydin"))
-    rows += _tuned_claims(_results(folder, "tuned"))
-    return rows
+    studies = [
+        [*_accuracy_claims("table2", _results(folder, "table2"))],
+        [*_accuracy_claims("table3", _results(folder, "table3"))],
+        [*_accuracy_claims("table4", _results(folder, "table4"))],
+        [*_ratio_claims(_results(folder, "figure2"))],
+        [*_weight_claims(folder / "weights")],
+        [*_baydin_claims(_results(folder, "baydin"))],
+        [*_tuned_claims(_results(folder, "tuned"))],
+    ]
+    return [
+        dataclasses.replace(row, p_corrected=p)
+        for rows in studies
+        for row, p in zip(rows, correct([row.p for row in rows]), strict=True)
+    ]
 
 
 def markdown(rows: Iterable[ClaimRow]) -> str:
@@ -80,67 +104,68 @@ def markdown(rows: Iterable[ClaimRow]) -> str:
     return markdown_table([dict(zip(HEADINGS, row.cells(), strict=True)) for row in rows], len(HEADINGS))
 
 
-def _accuracy_claims(
-    study: str, claims: Mapping[str, Sequence[str]], results: Sequence[TrialResult]
-) -> Iterator[ClaimRow]:
+def _accuracy_claims(study: str, results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
     published = PUBLISHED[study]
     for task in dict.fromkeys(task for task, _ in published):
-        for better, others in claims.items():
+        for better, others in _BETTER_THAN[study].items():
             for worse in others:
                 theirs = [published[task, name] for name in (better, worse)]
                 pair = [Estimate(figure.mean, figure.standard_error, figure.count) for figure in theirs]
                 text = f"{pair[0].mean:.2f} against {pair[1].mean:.2f}, p {p_text(welch_of_estimates(*pair))}"
                 claim = f"{task}: {better} is more accurate than {worse}"
                 ours = [_accuracies(results, task, name) for name in (better, worse)]
-                yield _compared(study, claim, text, ours, _percent)
+                yield _compared(study, claim, text, ours, digits=2)
 
 
 def _ratio_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
-    """Figure 2: the best ratio lies inside, most ratios beat the baseline, learned weights beat fixed ones."""
+    """Figure 2: the best ratio lies inside, most ratios beat the baseline, learned weights beat fixed ones.
+
+    Ratios share their seeds, so that each seed counts once, by its mean over ratios, and tests are paired by seed.
+    """
     [task] = figure2.TASKS
-    learned = {ratio: _accuracies(results, task, figure2.variant(ratio, 0.01)) for ratio in figure2.RATIOS}
-    fixed = {ratio: _accuracies(results, task, figure2.variant(ratio, 0.0)) for ratio in figure2.RATIOS}
+    means = {
+        ratio: estimate(_accuracies(results, task, figure2.variant(ratio, figure2.WEIGHT_LR))).mean
+        for ratio in figure2.RATIOS
+    }
+    known = {ratio: mean for ratio, mean in means.items() if mean is not None}
+    complete = len(known) == len(means)
     baseline = estimate(_accuracies(results, task, "adam")).mean
-    means = {ratio: mean for ratio, values in learned.items() if (mean := estimate(values).mean) is not None}
-    complete = len(means) == len(figure2.RATIOS) and baseline is not None
-    inside = [value for ratio in figure2.RATIOS[1:-1] for value in learned[ratio]]
-    ends = [value for ratio in (figure2.RATIOS[0], figure2.RATIOS[-1]) for value in learned[ratio]]
-    best = max(means, key=means.__getitem__) if complete else None
-    text = "best weight of the layer level inside (0, 1)"
-    found = _compared("figure2", "mixtures are more accurate than one level", text, [inside, ends], _percent)
-    yield found if best is None else dataclasses.replace(found, ours=f"{found.ours}; best at {best:g}")
-    above = sum(mean > baseline for mean in means.values()) if complete and baseline is not None else None
-    yield ClaimRow(
-        "figure2",
-        "most ratios beat Adam",
-        "most",
-        "–" if above is None else f"{above} of {len(means)}",
-        None,
-        "no results" if above is None else ("reproduced" if 2 * above > len(means) else "contradicted"),
+    learned = _by_seed(results, task, [figure2.variant(ratio, figure2.WEIGHT_LR) for ratio in figure2.RATIOS[1:-1]])
+    fixed = _by_seed(results, task, [figure2.variant(ratio, 0.0) for ratio in figure2.RATIOS[1:-1]])
+    ends = _by_seed(
+        results, task, [figure2.variant(ratio, figure2.WEIGHT_LR) for ratio in (figure2.RATIOS[0], figure2.RATIOS[-1])]
     )
-    pooled = [[value for values in kind.values() for value in values] for kind in (learned, fixed)]
-    yield _compared("figure2", "learned weights are more accurate than fixed ones", "learned above", pooled, _percent)
+    adam = _by_seed(results, task, ["adam"])
+    best = f"; best at {max(known, key=known.__getitem__):g}" if complete else ""
+    yield _paired("mixtures are more accurate than one level alone", "the best ratio is a mixture", learned, ends, best)
+    above = sum(mean > baseline for mean in known.values()) if baseline is not None else 0
+    count = f"; {above} of {len(known)} ratios above" if complete and baseline is not None else ""
+    yield _paired("mixtures are more accurate than Adam", "most ratios are", learned, adam, count)
+    yield _paired("learned weights are more accurate than fixed ones", "they are", learned, fixed, "")
 
 
 def _weight_claims(folder: Path) -> Iterator[ClaimRow]:
     storage = Storage(folder)
     results = storage.results() if folder.exists() else []
     for (task, optimizer), published in FINAL_UNIT_WEIGHT.items():
-        weights = [
+        if task not in weights.TASKS:
+            continue
+        final = [
             float(storage.curves(result.trial)["weights"]["unit"][-1])
             for result in results
             if (result.task, result.optimizer) == (task, optimizer) and not result.diverged
         ]
-        ours = estimate(weights)
-        rises = published > 0.2
-        verdict = "no results" if ours.mean is None else ("same" if (ours.mean > 0.2) == rises else "other")
+        ours = estimate(final)
+        rises = published > _FIRST_WEIGHT
+        moved = None if ours.mean is None else (ours.mean - _FIRST_WEIGHT) * (1 if rises else -1)
+        spread = ours.standard_error is not None and ours.standard_error > 0
         yield ClaimRow(
             "weights",
-            f"{task}: {optimizer} {'raises' if rises else 'lowers'} the filter level's weight from 0.200",
+            f"{task}: {optimizer} {'raises' if rises else 'lowers'} the filter level's weight from {_FIRST_WEIGHT:.3f}",
             f"{published:.3f}",
-            "–" if ours.mean is None else f"{ours.text(3)} (n {ours.count})",
-            None,
-            verdict if verdict == "no results" else f"{verdict} direction",
+            "–" if ours.mean is None else f"{ours.text(4)} (n {ours.count})",
+            moved,
+            float(ttest_1samp(final, _FIRST_WEIGHT).pvalue) if spread else None,
         )
 
 
@@ -151,21 +176,19 @@ def _baydin_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
             text = " against ".join("not kept" if loss is None else f"{loss:.4f}" for loss in theirs)
             ours = [
                 [
-                    result.test_loss
+                    -result.test_loss
                     for result in results
                     if (result.task, result.optimizer) == (task, name) and result.test_loss is not None
                 ]
                 for name in (f"{base}-hd", base)
             ]
             claim = f"{task}: {base}-hd ends at a lower test loss than {base}"
-            yield _compared("baydin", claim, text, ours, lambda values: values.text(4), higher_is_better=False)
+            yield _compared("baydin", claim, text, ours, digits=4)
 
 
 def _tuned_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
     for task in tuned.TASKS:
-        found = {
-            name: _accuracies(results, task, *family) for name, family in tuned.named_families().items()
-        }  # fmt: skip
+        found = {name: _accuracies(results, task, *family) for name, family in tuned.named_families().items()}
         levels = [name for name in found if name.startswith("levels")]
         for better, worse in (
             *((name, "levels: global") for name in levels if name != "levels: global"),
@@ -174,43 +197,49 @@ def _tuned_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
             ("multirate", "prodigy"),
         ):
             claim = f"{task}: {better} is more accurate than {worse}"
-            yield _compared("tuned", claim, "not tested", [found[better], found[worse]], _percent)
+            yield _compared("tuned", claim, "not tested", [found[better], found[worse]], digits=2)
 
 
-def _percent(values: Estimate) -> str:
-    return values.text(2)
-
-
-def _compared(
-    study: str,
-    claim: str,
-    theirs: str,
-    ours: Sequence[Sequence[float]],
-    text: Callable[[Estimate], str],
-    *,
-    higher_is_better: bool = True,
-) -> ClaimRow:
+def _compared(study: str, claim: str, theirs: str, ours: Sequence[Sequence[float]], digits: int) -> ClaimRow:
+    """Return the row of a claim that the first values are the higher ones; losses come with their sign changed."""
     first, second = (estimate(values) for values in ours)
     if first.mean is None or second.mean is None:
-        return ClaimRow(study, claim, theirs, "–", None, "no results")
-    p = welch_of_estimates(first, second)
-    difference = first.mean - second.mean if higher_is_better else second.mean - first.mean
+        return ClaimRow(study, claim, theirs, "–", None, None)
+    texts = [values.text(digits).removeprefix("-") for values in (first, second)]
     return ClaimRow(
         study,
         claim,
         theirs,
-        f"{text(first)} against {text(second)} (n {first.count}, {second.count})",
-        p,
-        _verdict(difference, p),
+        f"{texts[0]} against {texts[1]} (n {first.count}, {second.count})",
+        first.mean - second.mean,
+        welch_of_estimates(first, second),
     )
 
 
-def _verdict(difference: float, p: float | None) -> str:
-    if p is None:
-        return "too few seeds"
-    if p >= LEVEL:
-        return "not established"
-    return "reproduced" if difference > 0 else "contradicted"
+def _paired(claim: str, theirs: str, first: Mapping[int, float], second: Mapping[int, float], more: str) -> ClaimRow:
+    seeds = sorted(first.keys() & second.keys())
+    differences = estimate([first[seed] - second[seed] for seed in seeds])
+    if differences.mean is None:
+        return ClaimRow("figure2", claim, theirs, "–", None, None)
+    spread = differences.standard_error is not None and differences.standard_error > 0
+    pairs = [first[seed] for seed in seeds], [second[seed] for seed in seeds]
+    return ClaimRow(
+        "figure2",
+        claim,
+        theirs,
+        f"{differences.text(2)} points (n {differences.count}){more}",
+        differences.mean,
+        float(ttest_rel(*pairs).pvalue) if spread else None,
+    )
+
+
+def _by_seed(results: Sequence[TrialResult], task: str, optimizers: Sequence[str]) -> dict[int, float]:
+    """Return the mean accuracy over optimizers, in per cent, of every seed that has them all."""
+    found: dict[int, list[float]] = {}
+    for result in results:
+        if result.task == task and result.optimizer in optimizers and result.test_accuracy is not None:
+            found.setdefault(result.seed, []).append(100 * result.test_accuracy)
+    return {seed: statistics.fmean(values) for seed, values in found.items() if len(values) == len(optimizers)}
 
 
 def _accuracies(results: Sequence[TrialResult], task: str, *optimizers: str) -> list[float]:
@@ -223,6 +252,4 @@ def _accuracies(results: Sequence[TrialResult], task: str, *optimizers: str) -> 
 
 def _results(folder: Path, study: str) -> list[TrialResult]:
     path = folder / study
-    if folder.exists() and not folder.is_dir():
-        raise StorageError(f"{folder} is no folder")
     return Storage(path).results() if path.exists() else []

@@ -13,6 +13,10 @@ RATIOS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """First weight of the layer level; the global level has the rest."""
 
 
+WEIGHT_LR = 0.01
+"""Step size of learned weights, the paper's."""
+
+
 def variant(ratio: float, weight_lr: float) -> str:
     """Return Adam-CAM-HD at a ratio.
 
@@ -25,7 +29,7 @@ def variant(ratio: float, weight_lr: float) -> str:
 
 def variants() -> list[str]:
     """Return Adam, and Adam-CAM-HD at every ratio with fixed and with learned weights."""
-    return ["adam", *(variant(ratio, weight_lr) for ratio in RATIOS for weight_lr in (0.0, 0.01))]
+    return ["adam", *(variant(ratio, weight_lr) for ratio in RATIOS for weight_lr in (0.0, WEIGHT_LR))]
 
 
 def _trials(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:

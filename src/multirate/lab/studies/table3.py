@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from multirate.lab.data.dataset import FOLDS
 from multirate.lab.data.images import SVHN
-from multirate.lab.data.sources import data_folder, local_files
+from multirate.lab.data.sources import data_folder
 from multirate.lab.results import Trial, TrialResult
 from multirate.lab.studies.base import Request, Stage, Study
 
@@ -19,7 +19,8 @@ PATIENCE = 3
 
 def _tasks(request: Request) -> list[str]:
     chosen = request.chosen(TASKS)
-    absent = request.tasks is None and data_folder() is not None and local_files(SVHN) is None
+    folder = data_folder()
+    absent = request.tasks is None and folder is not None and not (folder / SVHN.name).is_dir()
     return [task for task in chosen if not (absent and task.startswith("svhn/"))]
 
 

@@ -8,7 +8,17 @@ from multirate.lab.results import Trial, TrialResult
 from multirate.lab.studies.base import Request, Stage, Study, grid
 
 TASKS = ("cifar10/resnet18", "cifar10/resnet34")
-OPTIMIZERS = ("adam", "adam-hd", "adam-cam-hd", "adabound", "adabound-cam-hd", "sgdn+step", "sgdn-cam-hd+step")
+OPTIMIZERS = (
+    "adam",
+    "adam-hd",
+    "adam-cam-hd",
+    "adabound",
+    # AdaBound as Eq. 36 has it: the paper's form differs from the released one by more than what is learned.
+    "adabound-cam-hd:hyper_lr=0.0:weight_lr=0.0",
+    "adabound-cam-hd",
+    "sgdn+step",
+    "sgdn-cam-hd+step",
+)
 
 
 def _trials(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:
