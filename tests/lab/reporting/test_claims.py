@@ -1,8 +1,11 @@
 """Claim by claim: theirs, ours, verdict."""
 
+from pathlib import Path
+
 import pytest
 import scipy.stats
 
+from multirate.lab.commands.show import BEGIN, END
 from multirate.lab.judging.comparisons import p_text, welch
 from multirate.lab.reporting.claims import HEADINGS, judge_claims, markdown
 from multirate.lab.results import Outcome
@@ -140,6 +143,13 @@ def test_the_table_goes_into_a_document_between_its_marks(keep, tmp_path, invoke
     assert refused.exit_code == 2
     assert "lacks the lines" in refused.output
     assert document.read_text() == "no marks"
+
+
+def test_the_documentation_says_what_the_results_say():
+    root = Path(__file__).parents[3]
+    text = (root / "docs" / "reproduction.md").read_text(encoding="utf-8")
+    table = text.partition(BEGIN)[2].partition(END)[0]
+    assert table == markdown(judge_claims(root / "results")), "multirate claims results --into docs/reproduction.md"
 
 
 def test_markdown_has_a_line_for_every_claim(tmp_path):

@@ -39,6 +39,8 @@ STYLE: dict[Any, Any] = {
 LINE_STYLES: Mapping[str, str] = {"solid": "-", "dash": "--", "dot": ":"}
 MOST_MAP_LABELS, MAP_LABEL_LENGTH = 12, 18
 PANEL, TITLE = (3.3, 2.3), 0.75  # inches
+ALONE = 5.2
+"""Width of a panel that stands alone: the title has to fit above it."""
 LINE_POINTS = 150
 
 
@@ -74,6 +76,10 @@ def draw_png(chart: Chart, subject: str) -> bytes:
     return stream.getvalue()
 
 
+def _panel_width(columns: int) -> float:
+    return ALONE if columns == 1 else PANEL[0]
+
+
 def _frame(chart: Chart, columns: int, rows: int) -> tuple[Figure, float]:
     """Return a figure with room for the panels, and its height in inches.
 
@@ -83,20 +89,21 @@ def _frame(chart: Chart, columns: int, rows: int) -> tuple[Figure, float]:
     left = 1.35 if maps else 0.75
     right, across, below = (0.95 if maps else 0.12), (0.16 if chart.one_scale else 0.7), 0.72
     bottom = 0.55 + 0.22 * _legend_rows(chart)
-    width = left + right + columns * PANEL[0] + (columns - 1) * across
+    panel = _panel_width(columns)
+    width = left + right + columns * panel + (columns - 1) * across
     height = TITLE + bottom + rows * PANEL[1] + (rows - 1) * below
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     figure.subplots_adjust(
         left=left / width, right=1 - right / width, bottom=bottom / height, top=1 - TITLE / height,
-        wspace=across / PANEL[0], hspace=below / PANEL[1],
+        wspace=across / panel, hspace=below / PANEL[1],
     )  # fmt: skip
     return figure, height
 
 
 def _legend_columns(chart: Chart) -> int:
     # About seven hundredths of an inch a letter, and half an inch for the line beside it.
-    width = chart.columns * PANEL[0] / (0.6 + 0.075 * max(map(len, chart.labels)))
+    width = chart.columns * _panel_width(chart.columns) / (0.6 + 0.075 * max(map(len, chart.labels)))
     return max(1, min(len(chart.labels), int(width)))
 
 
