@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from multirate.lab import cluster
 from multirate.lab.checkpoint import read_checkpoint
@@ -138,7 +137,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_the_checkpoint(h
 
     def on_epoch():
         heard.on_epoch()
-        kept = read_checkpoint(checkpoint_path(tmp_path, trial), torch.device("cpu"))
+        kept = read_checkpoint(checkpoint_path(tmp_path, trial))
         if not killed and processes() and kept is not None and kept["state"].epoch >= 3:
             seconds.extend(kept["state"].curves["epoch_seconds"])
             killed.append(processes()[-1])
