@@ -5,16 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import time
-import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import update_bn
 
 from multirate.lab.checkpoint import pack_optimizer, read_checkpoint, unpack_optimizer, write_checkpoint
@@ -26,6 +22,7 @@ from multirate.lab.recording import Recorder
 from multirate.lab.results import Outcome, Trial, TrialResult
 from multirate.lab.run_state import RunState, Stopwatch
 from multirate.lab.schedules import SCHEDULES
+from multirate.lab.stepping import Stepper, forward_context
 from multirate.lab.tasks import TASKS
 from multirate.lab.variants import Setting
 
@@ -112,16 +109,6 @@ def _devices(machine: Machine) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
 
 
-def _backward(loss: Tensor, *, keep_graph: bool) -> None:
-    if not keep_graph:
-        loss.backward()
-        return
-    with warnings.catch_warnings():
-        # Of a reference cycle, which `zero_grad` breaks before the next step.
-        warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True", UserWarning)
-        loss.backward(create_graph=True)
-
-
 class _Run:
     """The state of a trial under way."""
 
@@ -137,6 +124,7 @@ class _Run:
         self.order = torch.Generator().manual_seed(trial.seed)
         self.epoch_order = self.order.get_state()
         self.noise = torch.Generator().manual_seed(trial.seed + NOISE_OFFSET)
+        self.stepper = Stepper(self.problem, self.optimizer, circumstances.machine)
         self.watch = Stopwatch(self.device)
         self.state = RunState()
         self.recorder = Recorder(self.problem.model, self.optimizer)
@@ -162,7 +150,7 @@ class _Run:
         prepare = getattr(self.optimizer, "prepare", None)
         if prepare is not None:
             started = time.perf_counter()
-            with self._forward_context("graph"):
+            with forward_context(self.circumstances.machine, "graph"):
                 prepare(self._practice_problem, self.total_steps)
             self.state.preparation_seconds = time.perf_counter() - started
         self.schedule = SCHEDULES[self.trial.variant.schedule].attach(self.optimizer, self.total_steps)
@@ -181,6 +169,7 @@ class _Run:
             return False
         self.problem.model = self.problem.forward = kept["model"]
         self.optimizer = unpack_optimizer(kept["optimizer"], self._build_optimizer())
+        self.stepper = Stepper(self.problem, self.optimizer, self.circumstances.machine)
         # A schedule that is attached sets its first rate.
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.schedule = SCHEDULES[self.trial.variant.schedule].attach(self.optimizer, self.total_steps)
@@ -263,44 +252,14 @@ class _Run:
 
     def _step(self, batch: Batch) -> bool:
         """Take a step; return whether the loss was finite, as far as that is known yet."""
-        needs = getattr(self.optimizer, "needs", "gradient")
-        self.optimizer.zero_grad()
-        with self._forward_context(needs):
-            loss = self.problem.loss(batch)
-        value = loss.detach()
-        self.state.window.append(value)
-        # Reading a number back from a GPU waits for it: there it is done once a record.
-        if self.device.type == "cpu" and not math.isfinite(value):
+        loss = self.stepper.step(batch)
+        self.state.window.append(loss)
+        if self.device.type == "cpu" and not math.isfinite(loss):
             return False
-        _backward(loss, keep_graph=needs == "graph")
-        if needs == "loss":
-            self.optimizer.step(lambda: value)
-        elif needs == "closure":
-            self.optimizer.step(lambda: self._loss_again(batch))
-        else:
-            self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
         self.state.steps += 1
         return self.state.steps % self.every != 0 or self._note()
-
-    @torch.no_grad()
-    def _loss_again(self, batch: Batch) -> Tensor:
-        # A line search must not move the running statistics of batch norm.
-        self.problem.model.eval()
-        with self._forward_context():
-            loss = self.problem.loss(batch).detach()
-        self.problem.model.train()
-        return loss
-
-    def _forward_context(self, needs: str = "gradient") -> ExitStack:
-        stack = ExitStack()
-        stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=self.circumstances.machine.bf16))
-        if needs == "graph":
-            # The fused kernels have no second derivative.
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        return stack
 
     def _note(self) -> bool:
         """Write down the last losses and the rates; return whether the losses were finite."""
@@ -343,7 +302,7 @@ class _Run:
         self._set_mode(training=False)
         if callable(getattr(self.optimizer, "eval", None)):
             self._measure_batch_norm()
-        with self._forward_context():
+        with forward_context(self.circumstances.machine):
             measured = self.problem.evaluate()
         self.state.note_evaluation(measured)
 
