@@ -301,3 +301,19 @@ def test_data_that_are_not_there_are_told_in_a_sentence(invoke, tmp_path, monkey
     assert done.exit_code == 1
     assert "mnist/train.parquet" in done.output
     assert "Traceback" not in done.output
+
+
+def test_what_a_sweep_varies_is_not_set_already(invoke, tmp_path):
+    done = invoke("sweep", "--optimizers", "adam:lr=0.1", "--values", "1e-3,1e-2", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "adam:lr=0.1 sets lr already" in " ".join(done.output.split())
+
+
+def test_missing_data_are_told_before_anything_is_trained(invoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("MULTIRATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MULTIRATE_DATA", str(tmp_path))
+    data.images.mnist.cache_clear()
+    done = invoke("compare", "--task", "digits/ffnn,mnist/logistic", "--optimizers", "adam", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "mnist/train.parquet" in done.output
+    assert not (tmp_path / "out").exists()

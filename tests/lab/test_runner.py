@@ -64,3 +64,22 @@ def test_processes_that_are_killed_over_and_over_are_a_failure(monkeypatch):
     failures = run_trials(trials, Workers(jobs=2), Circumstances(), listener)
     assert [failure.trial for failure in failures] == trials
     assert all("was killed, 2 times" in failure.details for failure in failures)
+
+
+def test_an_interrupt_without_processes_is_kept_and_gone_on_from(tmp_path):
+    trial = Trial("digits/ffnn", "adam", 0, epochs=4)
+    circumstances = Circumstances(checkpoints=tmp_path, interval=3600.0)
+
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    usual = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_trials([trial], Workers(), circumstances, Listener(interrupt, lambda outcome: pytest.fail("finished")))
+    assert signal.getsignal(signal.SIGINT) is usual
+    assert list(tmp_path.glob("*.pt"))
+    heard, epochs = [], []
+    listener = Listener(lambda: epochs.append(1), heard.append)
+    assert run_trials([trial], Workers(), circumstances, listener) == []
+    assert len(epochs) == 4
+    assert heard[0].result.test_loss == run_trial(trial).result.test_loss

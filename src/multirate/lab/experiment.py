@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 
@@ -19,6 +20,7 @@ from multirate.lab.progress import progress_bar
 from multirate.lab.results import Outcome, Trial, TrialResult
 from multirate.lab.runner import Failure, Listener, Workers, run_trials
 from multirate.lab.storage import Storage, StorageError
+from multirate.lab.tasks import TASKS
 from multirate.lab.trial import Circumstances, checkpoint_path, trial_settings
 from multirate.lab.variants import Settings
 
@@ -69,6 +71,18 @@ def check_settings(trials: Sequence[Trial], machine: Machine) -> None:
             raise ValueError(
                 f"{trial.optimizer} needs second derivatives, which compiled models lack: leave out --compile"
             )
+
+
+def check_data(trials: Sequence[Trial]) -> None:
+    """Load the data of every task once, so that missing data are told before anything is trained.
+
+    Raises:
+        DataError: If data are missing or damaged.
+        ValueError: If a task has no folds.
+    """
+    for task, fold in dict.fromkeys((trial.task, trial.fold) for trial in trials):
+        with torch.random.fork_rng(devices=[]):
+            TASKS[task].problem(torch.device("cpu"), fold)
 
 
 def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:

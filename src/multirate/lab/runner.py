@@ -8,9 +8,10 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
@@ -82,14 +83,39 @@ def run_trials(
 def _run_here(trials: Sequence[Trial], circumstances: Circumstances, listener: Listener) -> list[Failure]:
     keep_freed_memory()
     failures = []
-    for trial in trials:
-        try:
-            outcome = run_trial(trial, circumstances, Signals(on_epoch=listener.on_epoch))
-        except Exception as error:
-            failures.append(describe_failure(trial, error))
-        else:
-            listener.on_outcome(outcome)
+    with _noted_interrupt() as interrupted:
+        for trial in trials:
+            try:
+                outcome = run_trial(trial, circumstances, Signals(listener.on_epoch, interrupted.is_set))
+            except StoppedError:
+                raise KeyboardInterrupt from None
+            except Exception as error:
+                failures.append(describe_failure(trial, error))
+            else:
+                listener.on_outcome(outcome)
     return failures
+
+
+@contextmanager
+def _noted_interrupt() -> Iterator[threading.Event]:
+    """Turn the first interrupt from the keyboard into a note, so that a step can end and be kept; a second is final."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield interrupted
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def _run_in_processes(

@@ -35,7 +35,7 @@ class Stepper:
 
     Args:
         problem: What is trained.
-        optimizer: Any optimizer; its class attribute `needs` tells what it asks for, see `multirate.lab.opponents`.
+        optimizer: Any optimizer; its class attribute `needs` tells what it asks for, see `multirate.lab.opponents.base.Opponent`.
         machine: Device and precision.
     """
 

@@ -90,7 +90,10 @@ def _p_text(comparison: Comparison | None) -> str:
 def claims_table(claims: Sequence[ClaimRow]) -> Table:
     """Return the table of claims."""
     table = Table(
-        title="Claims", title_justify="left", caption="p: Welch's t-test on our figures", caption_justify="left"
+        title="Claims",
+        title_justify="left",
+        caption="p: of tests on our figures, corrected by Holm within a study",
+        caption_justify="left",
     )
     for heading in HEADINGS:
         table.add_column(heading)

@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from multirate.lab.opponents.forward_mode import ForwardModeSGD, hessian_vector_product
+from multirate.lab.opponents.curvature import hessian_vector_product
+from multirate.lab.opponents.forward_mode import ForwardModeSGD
 
 # The graphs go with the gradients before the next step, so that no reference cycle stays.
 pytestmark = pytest.mark.filterwarnings(r"ignore:Using backward\(\) with create_graph=True")

@@ -59,3 +59,20 @@ def test_texts():
     assert text_of_reached(Reached(12.4, 2 / 3, 3), 1) == "12.4 (2/3)"
     assert text_of_reached(Reached(None, 1 / 3, 3), 1) == "– (1/3)"
     assert text_of_reached(Reached(None, 0.0, 3), 1) == "never"
+
+
+def test_a_single_seed_reaches_its_own_final_loss(make_result):
+    loss = 0.945273456789
+    result = make_result("adam", 0, loss)
+    curves = {"epoch_step": [0, 45], "epoch_seconds": [0.0, 1.0], "test_loss": [2.3, float(f"{loss:.6g}")]}
+    [summary] = summarise([result], ["adam"], {result.trial: curves})
+    assert summary.steps_to_target.median == 45
+
+
+def test_the_baseline_of_a_sweep_is_the_first_optimizer_at_its_best_rate(make_result):
+    losses = {"adam:lr=1e-06": 2.3, "adam:lr=0.001": 0.1, "adam:lr=1.0": 2.4, "sgd:lr=0.1": 0.2}
+    results = [make_result(name, seed, loss + 0.01 * seed) for name, loss in losses.items() for seed in (0, 1)]
+    summaries = summarise(results, list(losses))
+    assert summaries[0].optimizer == "adam:lr=0.001"
+    assert summaries[0].loss_comparison is None
+    assert summaries[-1].loss_comparison.difference == pytest.approx(0.1)

@@ -101,6 +101,8 @@ def sweep(
 
 def _with(name: str, option: str, value: str) -> str:
     variant = Variant.parse(name)
+    if option in variant.options:
+        raise ValueError(f"{name} sets {option} already: leave it out there, or vary another option")
     changed = dataclasses.replace(variant, options={**variant.options, option: parse_setting(value)})
     # What is written must be read back from the table of results.
     return str(Variant.parse(str(changed)))

@@ -23,7 +23,8 @@ from multirate.lab.studies.table import STUDIES
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every trial.  [default: the study's own]")
 @click.option(
     "--data", type=click.Choice(["digits"]),
-    help="Take the small data set that needs no download in the place of MNIST.",
+    help="Take the small data set that needs no download in the place of MNIST; for studies on MNIST alone, or with "
+    "--task.",
 )  # fmt: skip
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only this task of the study; may be repeated.")
 @out_option

@@ -11,7 +11,7 @@ from rich.markup import escape
 from multirate.lab.cluster import ClusterError
 from multirate.lab.commands.options import Resources
 from multirate.lab.data.sources import DataError
-from multirate.lab.experiment import Experiment, check_settings, run_experiment
+from multirate.lab.experiment import Experiment, check_data, check_settings, run_experiment
 from multirate.lab.reporting.report import make_report
 from multirate.lab.results import Trial
 from multirate.lab.storage import Storage, StorageError
@@ -29,8 +29,12 @@ def run_and_report(
     console = open_console()
     try:
         check_settings(trials, resources.machine)
+        if resources.workers.ray is None:  # the nodes of a cluster have their own data
+            check_data(trials)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    except DataError as error:
+        raise click.ClickException(str(error)) from error
     experiment = Experiment(trials, command, out, study, resources.workers, resources.machine, resources.interval)
     try:
         failures = run_experiment(experiment, console)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from multirate.lab.opponents.base import GainAdaptation
 from multirate.rules.base import in_range
 
 
-class Almeida(torch.optim.Optimizer):
+class Almeida(GainAdaptation):
     r"""Gradient descent, each parameter's rate following the normalised correlation of its successive gradients.
 
     .. math::
@@ -46,39 +47,20 @@ class Almeida(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform one step.
+    def _move(self, loss: Any) -> None:
+        for parameter, gradient, group in self._with_gradients():
+            state = self.state[parameter]
+            if not state:
+                state["gain"] = torch.ones_like(parameter)
+                state["squares"] = gradient.square()
+            else:
+                squares = state["squares"].lerp_(gradient.square(), 1 - group["decay"])
+                product = gradient * state["previous_gradient"]
+                correlation = torch.where(squares > 0, product / squares, torch.zeros_like(product))
+                state["gain"].mul_((1 + group["meta_lr"] * correlation).clamp_(min=0.5))
+            state["previous_gradient"] = gradient.clone()
+            parameter.sub_(group["lr"] * state["gain"] * gradient)
 
-        Args:
-            closure: Reevaluates the model and returns the loss.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient, state = parameter.grad, self.state[parameter]
-                if not state:
-                    state["gain"] = torch.ones_like(parameter)
-                    state["squares"] = gradient.square()
-                else:
-                    squares = state["squares"].lerp_(gradient.square(), 1 - group["decay"])
-                    product = gradient * state["previous_gradient"]
-                    correlation = torch.where(squares > 0, product / squares, torch.zeros_like(product))
-                    state["gain"].mul_((1 + group["meta_lr"] * correlation).clamp_(min=0.5))
-                state["previous_gradient"] = gradient.clone()
-                parameter.sub_(group["lr"] * state["gain"] * gradient)
-        return loss
-
-    def applied_rates(self) -> dict[str, Tensor]:
-        """Return for each parameter's name its rates, of its shape; only parameters that had a gradient are there."""
-        return {
-            name: group["lr"] * self.state[parameter]["gain"]
-            for group in self.param_groups
-            for name, parameter in zip(group["param_names"], group["params"], strict=True)
-            if parameter in self.state
-        }
+    def _gain(self, state: dict[str, Any]) -> Tensor:
+        gain: Tensor = state["gain"]
+        return gain

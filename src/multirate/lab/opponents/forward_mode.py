@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from multirate.lab.opponents.base import Opponent
+from multirate.lab.opponents.curvature import hessian_vector_product
+
 # One update at most doubles or halves the rate: the size of a hypergradient says little about how far it holds.
 LARGEST_LOG_CHANGE = math.log(2.0)
 
 
-def hessian_vector_product(
-    gradients: Sequence[Tensor], parameters: Sequence[Tensor], vectors: Sequence[Tensor]
-) -> tuple[Tensor, ...]:
-    """Return H v, one tensor per parameter, and zeros where no second derivative exists.
-
-    Args:
-        gradients: The gradient ∇f of every parameter, with its graph where it depends on any parameter.
-        parameters: Where the gradients were taken, leaves.
-        vectors: The vector v, shaped like the parameters.
-    """
-    curved = [(gradient, vector) for gradient, vector in zip(gradients, vectors, strict=True) if gradient.requires_grad]
-    if not curved:
-        return tuple(torch.zeros_like(parameter) for parameter in parameters)
-    return torch.autograd.grad(
-        [gradient for gradient, _ in curved],
-        parameters,
-        [vector for _, vector in curved],
-        allow_unused=True,
-        materialize_grads=True,
-    )
-
-
-class ForwardModeSGD(torch.optim.Optimizer):
+class ForwardModeSGD(Opponent):
     r"""SGD with momentum whose learning rate follows its forward-mode hypergradient (RTHO).
 
     .. math::
@@ -97,40 +78,28 @@ class ForwardModeSGD(torch.optim.Optimizer):
             for name in group.get("param_names", ())
         }
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update the factor, then the parameters and their tangents; returns what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not parameters:
-            return loss
+    def _move(self, loss: Any) -> None:
+        """Update the factor, then the parameters and their tangents."""
+        live = list(self._with_gradients())
+        if not live:
+            return
+        parameters, gradients, _ = zip(*live, strict=True)
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter] = {
                     name: torch.zeros_like(parameter) for name in ("momentum_buffer", "tangent", "momentum_tangent")
                 }
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not any(gradient.requires_grad for gradient in gradients):
             raise ValueError("gradients: they carry no graph; call loss.backward(create_graph=True)")
         tangents = [self.state[parameter]["tangent"] for parameter in parameters]
         self._update_factor(gradients, tangents)
-        with torch.enable_grad():
-            products = hessian_vector_product(gradients, parameters, tangents)
-        curvature = dict(zip(parameters, products, strict=True))
-        for group in self.param_groups:
-            rate = group["lr"] * math.exp(group["log_factor"])
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                state["momentum_buffer"].mul_(group["momentum"]).add_(parameter.grad.detach())
-                state["momentum_tangent"].mul_(group["momentum"]).add_(curvature[parameter])
-                state["tangent"].sub_(group["lr"] * state["momentum_buffer"] + rate * state["momentum_tangent"])
-                parameter.sub_(rate * state["momentum_buffer"])
-        return loss
+        products = hessian_vector_product(gradients, parameters, tangents)
+        for (parameter, gradient, group), product in zip(live, products, strict=True):
+            rate, state = group["lr"] * math.exp(group["log_factor"]), self.state[parameter]
+            state["momentum_buffer"].mul_(group["momentum"]).add_(gradient.detach())
+            state["momentum_tangent"].mul_(group["momentum"]).add_(product)
+            state["tangent"].sub_(group["lr"] * state["momentum_buffer"] + rate * state["momentum_tangent"])
+            parameter.sub_(rate * state["momentum_buffer"])
 
     def _update_factor(self, gradients: Sequence[Tensor], tangents: Sequence[Tensor]) -> None:
         """Move the logarithm of the factor against its hypergradient, where an update is due."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from multirate.lab.opponents.smd import hessian_vector_product
+from multirate.lab.opponents.base import GainAdaptation
+from multirate.lab.opponents.curvature import hessian_vector_product, require_graph
 from multirate.rules.base import in_range
 
 CURVATURES = ("hutchinson", "exact")
@@ -16,7 +17,7 @@ LARGEST_CHANGE = 2.0
 SMALLEST_LOG_GAIN = -10.0
 
 
-class IDBD(torch.optim.Optimizer):
+class IDBD(GainAdaptation):
     r"""Gradient descent with a rate for every parameter, learned by incremental delta-bar-delta.
 
     Sutton's method, for a linear unit :math:`y = w^\top x` with error δ:
@@ -56,6 +57,7 @@ class IDBD(torch.optim.Optimizer):
 
     Raises:
         ValueError: For an option out of range.
+        RuntimeError: From `step`, if no gradient carries a graph.
 
     Reference:
         Sutton, "Adapting bias by gradient descent: an incremental version of delta-bar-delta", AAAI 1992, Figure 2.
@@ -85,31 +87,17 @@ class IDBD(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform one step.
-
-        Args:
-            closure: Reevaluates the model, calls ``backward(create_graph=True)`` and returns the loss.
-
-        Raises:
-            RuntimeError: If no gradient carries a graph.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        live = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
-        live = [(parameter, group) for parameter, group in live if parameter.grad is not None]
+    def _move(self, loss: Any) -> None:
+        live = list(self._with_gradients())
         if not live:
-            return loss
-        for parameter, _ in live:
+            return
+        for parameter, _, _ in live:
             if not self.state[parameter]:
                 self.state[parameter].update(
                     step=0, log_gain=torch.zeros_like(parameter), trace=torch.zeros_like(parameter)
                 )
-        for (parameter, group), curvature in zip(live, self._curvatures(live), strict=True):
-            state, gradient = self.state[parameter], parameter.grad.detach()
+        for (parameter, graph, group), curvature in zip(live, self._curvatures(live), strict=True):
+            state, gradient = self.state[parameter], graph.detach()
             state["step"] += 1
             change = (-group["meta_lr"] * gradient * state["trace"]).clamp_(-LARGEST_CHANGE, LARGEST_CHANGE)
             state["log_gain"].add_(change).clamp_(min=SMALLEST_LOG_GAIN)
@@ -117,25 +105,20 @@ class IDBD(torch.optim.Optimizer):
             parameter.sub_(rate * gradient)
             kept = (1 - rate * curvature.clamp(min=0)).clamp_(min=0)
             state["trace"].mul_(kept).sub_(rate * gradient)
-        return loss
 
-    def applied_rates(self) -> dict[str, Tensor]:
-        """Return for each parameter's name its rates, of its shape; only parameters that had a gradient are there."""
-        return {
-            name: group["lr"] * self.state[parameter]["log_gain"].exp()
-            for group in self.param_groups
-            for name, parameter in zip(group["param_names"], group["params"], strict=True)
-            if parameter in self.state
-        }
+    def _gain(self, state: dict[str, Any]) -> Tensor:
+        gain: Tensor = state["log_gain"].exp()
+        return gain
 
-    def _curvatures(self, live: Sequence[tuple[Tensor, dict[str, Any]]]) -> list[Tensor]:
-        parameters = [parameter for parameter, _ in live]
+    def _curvatures(self, live: Sequence[tuple[Tensor, Tensor, dict[str, Any]]]) -> list[Tensor]:
+        parameters, gradients, _ = zip(*live, strict=True)
         if self.param_groups[0]["curvature"] == "exact":
             return exact_diagonals(parameters)
         signs = self._signs(parameters)
-        products = hessian_vector_product(parameters, signs)
+        require_graph(gradients)
+        products = hessian_vector_product(gradients, parameters, signs)
         averages = []
-        for (parameter, group), sign, product in zip(live, signs, products, strict=True):
+        for (parameter, _, group), sign, product in zip(live, signs, products, strict=True):
             state = self.state[parameter]
             if "diagonal" not in state:
                 state["diagonal"] = torch.zeros_like(parameter)
@@ -162,8 +145,7 @@ def exact_diagonals(parameters: Sequence[Tensor]) -> list[Tensor]:
     Raises:
         RuntimeError: If no gradient carries a graph.
     """
-    if not any(parameter.grad is not None and parameter.grad.requires_grad for parameter in parameters):
-        raise RuntimeError("the gradients carry no graph; call loss.backward(create_graph=True) before step()")
+    require_graph([parameter.grad for parameter in parameters if parameter.grad is not None])
     diagonals = []
     for parameter in parameters:
         diagonal = torch.zeros_like(parameter).flatten()

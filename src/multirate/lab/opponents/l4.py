@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
+from multirate.lab.opponents.base import Opponent
 from multirate.rules.base import in_range
 
 State: TypeAlias = dict[str, Any]
 
 
-class _L4(torch.optim.Optimizer):
+class _L4(Opponent):
     """The rate of L4 for directions that a subclass chooses."""
 
     needs: ClassVar[str] = "loss"
@@ -46,42 +47,26 @@ class _L4(torch.optim.Optimizer):
     def _direction(self, average: Tensor, gradient: Tensor, state: State, group: dict[str, Any]) -> Tensor:
         """Return v for one parameter from the bias-corrected average of its gradients and the newest gradient."""
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform one step.
-
-        Args:
-            closure: Returns the loss whose gradients the parameters hold.
-
-        Raises:
-            ValueError: Without a closure.
-        """
-        if closure is None:
+    def _move(self, loss: Any) -> None:
+        if loss is None:
             raise ValueError("closure: L4 needs the loss; call step(lambda: loss)")
-        with torch.enable_grad():
-            loss = closure()
         moves: list[tuple[Tensor, Tensor, dict[str, Any]]] = []
         first = self.param_groups[0]["params"][0]
         objective = torch.as_tensor(loss, device=first.device).detach().to(first.dtype, copy=True)
         decrease = torch.zeros_like(objective)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient = parameter.grad
-                if group["weight_decay"]:
-                    gradient = gradient.add(parameter, alpha=group["weight_decay"])
-                    objective += group["weight_decay"] / 2 * parameter.square().sum()
-                state = self.state[parameter]
-                average = self._average(gradient, state, group["momentum"])
-                direction = self._direction(average, gradient, state, group)
-                decrease += (average * direction).sum()
-                moves.append((parameter, direction, group))
+        for parameter, gradient, group in self._with_gradients():
+            if group["weight_decay"]:
+                gradient = gradient.add(parameter, alpha=group["weight_decay"])
+                objective += group["weight_decay"] / 2 * parameter.square().sum()
+            state = self.state[parameter]
+            average = self._average(gradient, state, group["momentum"])
+            direction = self._direction(average, gradient, state, group)
+            decrease += (average * direction).sum()
+            moves.append((parameter, direction, group))
         if moves:
             factor = self._factor(objective, decrease)
             for parameter, direction, group in moves:
                 parameter.sub_(direction * (group["lr"] * factor))
-        return loss
 
     def applied_rates(self) -> dict[str, Tensor]:
         """Return for each parameter's name the rate of the last step; empty before the first."""
@@ -143,7 +128,7 @@ class L4SGD(_L4):
             experiments, or loss and gradient would belong to different functions.
 
     Raises:
-        ValueError: For an option out of range.
+        ValueError: For an option out of range; from `step`, without a closure.
 
     Reference:
         Rolínek & Martius, "L4: Practical loss-based stepsize adaptation for deep learning", 2018, arXiv 1802.05074,
@@ -191,7 +176,7 @@ class L4Adam(_L4):
         weight_decay: Coupled L2.
 
     Raises:
-        ValueError: For an option out of range.
+        ValueError: For an option out of range; from `step`, without a closure.
 
     Reference:
         Rolínek & Martius, "L4: Practical loss-based stepsize adaptation for deep learning", 2018, arXiv 1802.05074,

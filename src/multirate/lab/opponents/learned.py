@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
+
+from multirate.lab.opponents.base import Opponent
 
 SHIPPED_WEIGHTS = Path(__file__).with_name("learned_weights.pt")
 
@@ -77,7 +78,7 @@ class CoordinatewiseLSTM(nn.Module):
         return self.output(second[0]).squeeze(1), torch.stack([*first, *second])
 
 
-class LearnedOptimizer(torch.optim.Optimizer):
+class LearnedOptimizer(Opponent):
     r"""Learning to learn by gradient descent by gradient descent.
 
     .. math:: \theta_{t+1} = \theta_t + \text{scale} \cdot m(g_t, h_t; \phi)
@@ -108,8 +109,6 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Wichrowska et al.: Learned Optimizers that Scale and Generalize, ICML 2017 (arXiv 1703.04813).
     """
 
-    needs: ClassVar[str] = "gradient"
-
     def __init__(self, params: ParamsT, scale: float = OUTPUT_SCALE, weights: Path | None = None) -> None:
         if not 0 <= scale < math.inf:
             raise ValueError(f"scale: {scale!r} must be a finite number, at least 0; the paper's is {OUTPUT_SCALE}")
@@ -122,22 +121,12 @@ class LearnedOptimizer(torch.optim.Optimizer):
         # torch leaves out attributes of a subclass when an optimizer is copied or pickled.
         return {**super().__getstate__(), "network": self.network}
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform one step; returns what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "hidden" not in state:
-                    state["hidden"] = self.network.start(parameter.numel())
-                # load_state_dict gives the state the type of its parameter; the network stays in single precision.
-                hidden = state["hidden"].to(torch.float32)
-                update, state["hidden"] = self.network(parameter.grad.flatten().to(torch.float32), hidden)
-                parameter.add_(update.view_as(parameter).to(parameter.dtype), alpha=group["lr"])
-        return loss
+    def _move(self, loss: Any) -> None:
+        for parameter, gradient, group in self._with_gradients():
+            state = self.state[parameter]
+            if "hidden" not in state:
+                state["hidden"] = self.network.start(parameter.numel())
+            # load_state_dict gives the state the type of its parameter; the network stays in single precision.
+            hidden = state["hidden"].to(torch.float32)
+            update, state["hidden"] = self.network(gradient.flatten().to(torch.float32), hidden)
+            parameter.add_(update.view_as(parameter).to(parameter.dtype), alpha=group["lr"])

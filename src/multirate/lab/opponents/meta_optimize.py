@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from multirate.lab.opponents.base import Opponent
 
 Base: TypeAlias = Literal["sgd", "adamw", "lion"]
 Meta: TypeAlias = Literal["sgd", "adam", "lion"]
@@ -17,7 +18,7 @@ BASE_MOMENTUM = {"sgd": 0.9, "adamw": 0.9, "lion": 0.99}
 META_MOMENTUM = {"sgd": 0.0, "adam": 0.9, "lion": 0.99}
 
 
-class MetaOptimize(Optimizer):
+class MetaOptimize(Opponent):
     """Hessian-free MetaOptimize with scalar or blockwise step-sizes α = lr · e^β.
 
     With g_t the gradient and h_0 = 0, Algorithm 3 of the paper moves parameters and log step-sizes by
@@ -116,17 +117,8 @@ class MetaOptimize(Optimizer):
             meta_square=first.new_zeros(max(members) + 1),
         )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move the parameters with the present step-sizes, then the step-sizes.
-
-        Args:
-            closure: Computes the loss with its gradients anew, if given.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _move(self, loss: Any) -> None:
+        """Move the parameters with the present step-sizes, then the step-sizes."""
         shared = self.param_groups[0]
         factors = shared["log_factors"].exp()
         alignments: list[list[Tensor]] = [[] for _ in factors]
@@ -146,7 +138,6 @@ class MetaOptimize(Optimizer):
             state["trace"].mul_(shared["discount"] * (1 - decay * rate)).add_(change)
         none = factors.new_zeros(())
         self._meta_update(torch.stack([torch.stack(parts).sum() if parts else none for parts in alignments]))
-        return loss
 
     def applied_rates(self) -> dict[str, Tensor]:
         """Return the rate of each parameter's next step, by name (by position where none were given)."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from multirate.lab.opponents.base import Opponent
 from multirate.rules.base import in_range
 
 SCHEMES = ("function", "gradient")
 
 
-class AdaptiveRestart(torch.optim.Optimizer):
+class AdaptiveRestart(Opponent):
     r"""Nesterov's accelerated gradient, restarted adaptively.
 
     .. math::
@@ -41,7 +42,7 @@ class AdaptiveRestart(torch.optim.Optimizer):
         scheme: ``"gradient"`` or ``"function"``; for all groups, as all parameters restart together.
 
     Raises:
-        ValueError: For an option out of range.
+        ValueError: For an option out of range; from `step`, without a closure for ``scheme="function"``.
 
     Reference:
         O'Donoghue & Candès, "Adaptive restart for accelerated gradient schemes", Foundations of Computational
@@ -55,20 +56,7 @@ class AdaptiveRestart(torch.optim.Optimizer):
             raise ValueError(f"scheme: {scheme!r} is unknown; use one of {', '.join(map(repr, SCHEMES))}")
         super().__init__(params, {"lr": in_range("lr", lr, low=0.0), "scheme": scheme})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform one step.
-
-        Args:
-            closure: Returns the loss whose gradients the parameters hold; ``scheme="gradient"`` does without.
-
-        Raises:
-            ValueError: Without a closure for ``scheme="function"``.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _move(self, loss: Any) -> None:
         first = self.param_groups[0]["params"][0]
         # What belongs to no parameter lies with the first one, where torch's LBFGS keeps it too: state_dict saves it.
         shared = self.state[first]
@@ -90,7 +78,6 @@ class AdaptiveRestart(torch.optim.Optimizer):
             self.state[parameter]["iterate"].copy_(advanced)
             parameter.copy_(advanced + momentum * change)
         shared["theta"] = next_theta
-        return loss
 
     @staticmethod
     def _restarted_if_grown(loss: Any, theta: Tensor, shared: dict[str, Any]) -> Tensor:
@@ -104,15 +91,12 @@ class AdaptiveRestart(torch.optim.Optimizer):
     def _gradient_steps(self, like: Tensor) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor]:
         """Return each parameter with x_{k+1} and x_{k+1} − x_k, and the slope ∇f(y_k)ᵀ(x_{k+1} − x_k) of all."""
         moves, slope = [], torch.zeros_like(like)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "iterate" not in state:
-                    state["iterate"] = parameter.clone()
-                advanced = parameter - group["lr"] * parameter.grad
-                change = advanced - state["iterate"]
-                slope += (parameter.grad * change).sum()
-                moves.append((parameter, advanced, change))
+        for parameter, gradient, group in self._with_gradients():
+            state = self.state[parameter]
+            if "iterate" not in state:
+                state["iterate"] = parameter.clone()
+            advanced = parameter - group["lr"] * gradient
+            change = advanced - state["iterate"]
+            slope += (gradient * change).sum()
+            moves.append((parameter, advanced, change))
         return moves, slope

@@ -6,13 +6,14 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from multirate.lab.opponents.forward_mode import hessian_vector_product
+from multirate.lab.opponents.base import Opponent
+from multirate.lab.opponents.curvature import hessian_vector_product
 from multirate.lab.opponents.reverse_mode_arithmetic import ReversibleMomentum
 from multirate.lab.problems.base import Batch, Problem
 
@@ -116,7 +117,7 @@ def reverse_hypergradients(
     return objective, derivatives
 
 
-class ReverseModeSGD(torch.optim.Optimizer):
+class ReverseModeSGD(Opponent):
     r"""SGD with momentum under a schedule learned in practice runs that were differentiated as a whole.
 
     Every parameter tensor has one learned factor for each segment of the run:
@@ -150,8 +151,6 @@ class ReverseModeSGD(torch.optim.Optimizer):
         Maclaurin, Duvenaud, Adams: Gradient-based Hyperparameter Optimization through Reversible Learning,
         ICML 2015 (arXiv 1502.03492), section 3.1.
     """
-
-    needs: ClassVar[str] = "gradient"
 
     def __init__(
         self,
@@ -270,23 +269,14 @@ class ReverseModeSGD(torch.optim.Optimizer):
         factor: Tensor = self.state[parameter]["log_factors"][self._segment(step, group["total_steps"])].exp()
         return factor * float(group["lr"])
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform one step under the learned schedule; returns what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _move(self, loss: Any) -> None:
+        for parameter, gradient, group in self._with_gradients():
+            momentum_buffer = self.state[parameter]["momentum_buffer"]
+            momentum_buffer.mul_(self.momentum).add_(gradient)
+            rate = self._rate(group, parameter, group["steps"]).to(parameter.dtype)
+            parameter.sub_(rate * momentum_buffer)
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                momentum_buffer = self.state[parameter]["momentum_buffer"]
-                momentum_buffer.mul_(self.momentum).add_(parameter.grad)
-                rate = self._rate(group, parameter, group["steps"]).to(parameter.dtype)
-                parameter.sub_(rate * momentum_buffer)
             group["steps"] += 1
-        return loss
 
 
 def _endless(problem: Problem, seed: int) -> Iterator[Batch]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from scipy.stats import t as student
 from torch import Tensor
-from torch.optim import Optimizer
+
+from multirate.lab.opponents.base import Opponent
 
 Batches: TypeAlias = Literal["overlapping", "disjoint"]
 # Parameter, penalised gradient, direction, and the learning rate of its group.
@@ -53,7 +54,7 @@ def confidence_interval(samples: Sequence[float], significance: float, batches: 
     return mean - half, mean + half
 
 
-class SASAPlus(Optimizer):
+class SASAPlus(Opponent):
     """SASA+, statistical adaptive stochastic approximation.
 
     Quasi-hyperbolic momentum on g_k = ∇f(x_k) + weight_decay·x_k, with a constant rate α:
@@ -149,19 +150,9 @@ class SASAPlus(Optimizer):
         """What multiplies every group's `lr`."""
         return float(self.param_groups[0]["factor"])
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move once, and test once every `test_every` steps.
-
-        Args:
-            closure: Computes the loss with its gradients anew, if given.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _move(self, loss: Any) -> None:
+        """Move once, and test once every `test_every` steps."""
         self._move_and_test(self._moves())
-        return loss
 
     def applied_rates(self) -> dict[str, Tensor]:
         """Return the rate in force for each parameter, by name (by position where none were given)."""
@@ -173,18 +164,15 @@ class SASAPlus(Optimizer):
 
     def _moves(self) -> list[Move]:
         moves: list[Move] = []
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-                state = self.state[parameter]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                average = state["momentum"]
-                average.mul_(group["momentum"]).add_(gradient, alpha=1 - group["momentum"])
-                direction = gradient.mul(1 - group["nu"]).add_(average, alpha=group["nu"])
-                moves.append((parameter, gradient, direction, group["lr"]))
+        for parameter, own, group in self._with_gradients():
+            gradient = own.add(parameter, alpha=group["weight_decay"])
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            average = state["momentum"]
+            average.mul_(group["momentum"]).add_(gradient, alpha=1 - group["momentum"])
+            direction = gradient.mul(1 - group["nu"]).add_(average, alpha=group["nu"])
+            moves.append((parameter, gradient, direction, group["lr"]))
         return moves
 
     def _move_and_test(self, moves: list[Move]) -> bool:

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from multirate.lab.opponents.base import GainAdaptation
+from multirate.lab.opponents.curvature import hessian_vector_product, require_graph
 from multirate.rules.base import in_range
 
 
-def hessian_vector_product(parameters: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
-    """Return H v for the loss that gave the parameters their gradients, in the parameters' shapes.
-
-    Args:
-        parameters: With gradients that ``backward(create_graph=True)`` made; its graph is freed here.
-        vectors: v, one for each parameter and of its shape.
-
-    Raises:
-        RuntimeError: If no gradient carries a graph.
-    """
-    # A gradient that depends on no parameter carries no graph; its rows of the Hessian are zero.
-    rows = [
-        (parameter.grad, vector)
-        for parameter, vector in zip(parameters, vectors, strict=True)
-        if parameter.grad is not None and parameter.grad.requires_grad
-    ]
-    if not rows:
-        raise RuntimeError("the gradients carry no graph; call loss.backward(create_graph=True) before step()")
-    gradients, chosen = zip(*rows, strict=True)
-    return list(torch.autograd.grad(gradients, list(parameters), chosen, allow_unused=True, materialize_grads=True))
-
-
-class SMD(torch.optim.Optimizer):
+class SMD(GainAdaptation):
     r"""Gradient descent with a rate for every parameter, learned by stochastic meta-descent.
 
     .. math::
@@ -54,6 +34,7 @@ class SMD(torch.optim.Optimizer):
 
     Raises:
         ValueError: For an option out of range.
+        RuntimeError: From `step`, if no gradient carries a graph.
 
     Reference:
         Schraudolph, "Local gain adaptation in stochastic gradient descent", ICANN 1999.
@@ -74,43 +55,25 @@ class SMD(torch.optim.Optimizer):
             raise ValueError("floor: 0 would let a rate become zero for good; use a number above 0, such as 0.5")
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Perform one step.
-
-        Args:
-            closure: Reevaluates the model, calls ``backward(create_graph=True)`` and returns the loss.
-
-        Raises:
-            RuntimeError: If no gradient carries a graph.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        live = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
-        live = [(parameter, group) for parameter, group in live if parameter.grad is not None]
+    def _move(self, loss: Any) -> None:
+        live = list(self._with_gradients())
         if not live:
-            return loss
-        for parameter, _ in live:
+            return
+        for parameter, _, _ in live:
             if not self.state[parameter]:
                 self.state[parameter].update(gain=torch.ones_like(parameter), trace=torch.zeros_like(parameter))
-        parameters = [parameter for parameter, _ in live]
-        curved = hessian_vector_product(parameters, [self.state[parameter]["trace"] for parameter in parameters])
-        for (parameter, group), product in zip(live, curved, strict=True):
+        parameters, gradients, _ = zip(*live, strict=True)
+        require_graph(gradients)
+        traces = [self.state[parameter]["trace"] for parameter in parameters]
+        products = hessian_vector_product(gradients, parameters, traces)
+        for (parameter, graph, group), product in zip(live, products, strict=True):
             gain, trace = self.state[parameter]["gain"], self.state[parameter]["trace"]
-            gradient = parameter.grad.detach()
+            gradient = graph.detach()
             gain.mul_((1 - group["meta_lr"] * trace * gradient).clamp_(min=group["floor"]))
             rate = group["lr"] * gain
             parameter.sub_(rate * gradient)
             trace.mul_(group["decay"]).sub_(rate * (gradient + group["decay"] * product))
-        return loss
 
-    def applied_rates(self) -> dict[str, Tensor]:
-        """Return for each parameter's name its rates, of its shape; only parameters that had a gradient are there."""
-        return {
-            name: group["lr"] * self.state[parameter]["gain"]
-            for group in self.param_groups
-            for name, parameter in zip(group["param_names"], group["params"], strict=True)
-            if parameter in self.state
-        }
+    def _gain(self, state: dict[str, Any]) -> Tensor:
+        gain: Tensor = state["gain"]
+        return gain

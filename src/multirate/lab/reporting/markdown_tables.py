@@ -35,8 +35,9 @@ def render_tables(results: Sequence[TrialResult], summaries: Sequence[Summary], 
 def _explanation(baseline: Summary) -> str:
     return (
         f"Mean ± standard error over the n seeds that did not diverge. Differences are to `{baseline.optimizer}`, with "
-        "a 95 % bootstrap interval; p: Welch's t-test, corrected by Holm. Steps to target: median until the test loss "
-        "reaches the baseline's final mean.\n"
+        "a 95 % bootstrap interval; p: Welch's t-test, corrected by Holm. Steps to target: median until the test loss, "
+        "interpolated between evaluations, reaches the baseline's final mean; in brackets how many seeds get there, "
+        "where not all do.\n"
     )
 
 

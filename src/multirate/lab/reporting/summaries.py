@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 from multirate.lab.judging.comparisons import Comparison, compare
 from multirate.lab.judging.estimates import Estimate, estimate
 from multirate.lab.judging.targets import Reached, reached, steps_to_target, time_to_target
+from multirate.lab.recording import rounded
+from multirate.lab.reporting.families import find_families
 from multirate.lab.results import Trial, TrialResult
 
 Curves: TypeAlias = Mapping[str, Any]
@@ -56,7 +58,8 @@ def summarise(
 
     Args:
         results: Finished trials.
-        order: Optimizers in the order of the summary. Those not named follow. The first of a task is its baseline.
+        order: Optimizers in the order of the summary. Those not named follow. The first of a task is its baseline;
+            where it was run with several learning rates, that one of them with the lowest loss is.
         curves: Of those trials that have some.
 
     Returns:
@@ -66,11 +69,15 @@ def summarise(
     for result in results:
         cells.setdefault(result.task, {}).setdefault(result.optimizer, []).append(result)
     names = list(dict.fromkeys([*order, *(optimizer for cell in cells.values() for optimizer in cell)]))
-    return [
-        summary
-        for cell in cells.values()
-        for summary in _summarise_task({name: cell[name] for name in names if name in cell}, curves or {})
-    ]
+    ordered = [_baseline_first({name: cell[name] for name in names if name in cell}) for cell in cells.values()]
+    return [summary for cell in ordered for summary in _summarise_task(cell, curves or {})]
+
+
+def _baseline_first(cell: dict[str, list[TrialResult]]) -> dict[str, list[TrialResult]]:
+    first = next(iter(cell))
+    families = find_families([result for results in cell.values() for result in results])
+    baseline = next((family.best for family in families if first in family.variants.values()), first)
+    return {baseline: cell[baseline], **cell}
 
 
 def text_of_reached(found: Reached | None, digits: int) -> str:
@@ -108,7 +115,9 @@ def _summarise_task(cell: Mapping[str, Sequence[TrialResult]], curves: Mapping[T
     accuracies = {name: _values(results, _accuracy) for name, results in cell.items()}
     loss_comparisons = compare(losses, baseline)
     accuracy_comparisons = compare(accuracies, baseline)
-    target = estimate(losses[baseline]).mean
+    mean = estimate(losses[baseline]).mean
+    # As curves are kept, so that a single seed reaches its own loss.
+    target = None if mean is None else rounded(mean)
     return [
         Summary(
             task=results[0].task,

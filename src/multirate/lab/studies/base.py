@@ -38,7 +38,9 @@ class Request:
             return wanted
         replaced = [f"{self.data}/{task.partition('/')[2]}" for task in wanted]
         if missing := [name for name in replaced if name not in TASKS]:
-            raise ValueError(f"there is no task {missing[0]!r}: choose other tasks, or other data")
+            raise ValueError(
+                f"there is no task {missing[0]!r}: name others of the study by --task, or leave out --data"
+            )
         return list(dict.fromkeys(replaced))
 
 
