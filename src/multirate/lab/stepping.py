@@ -35,7 +35,8 @@ class Stepper:
 
     Args:
         problem: What is trained.
-        optimizer: Any optimizer; its class attribute `needs` tells what it asks for, see `multirate.lab.opponents.base.Opponent`.
+        optimizer: Any optimizer; its class attribute `needs` tells what it asks for, see
+            `multirate.lab.opponents.base.Opponent`.
         machine: Device and precision.
     """
 
