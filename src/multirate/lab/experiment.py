@@ -80,7 +80,7 @@ def check_data(trials: Sequence[Trial]) -> None:
         DataError: If data are missing or damaged.
         ValueError: If a task has no folds.
     """
-    for task, fold in dict.fromkeys((trial.task, trial.fold) for trial in trials):
+    for task, fold in {trial.task: trial.fold for trial in trials}.items():
         with torch.random.fork_rng(devices=[]):
             TASKS[task].problem(torch.device("cpu"), fold)
 
@@ -142,7 +142,9 @@ def _refuse_other_protocols(experiment: Experiment, finished: Sequence[TrialResu
     trials, machine = experiment.trials, experiment.machine.describe()
     epochs = {(trial.task, trial.optimizer): trial.epochs for trial in trials}
     # Where all of a task train equally long, so must those that are there already.
-    lengths = {trial.task: {other.epochs for other in trials if other.task == trial.task} for trial in trials}
+    lengths: dict[str, set[int]] = {}
+    for trial in trials:
+        lengths.setdefault(trial.task, set()).add(trial.epochs)
     common = {task: min(found) for task, found in lengths.items() if len(found) == 1}
     settings = {(trial.task, trial.optimizer): _plain(trial_settings(trial)) for trial in trials}
     for result in finished:

@@ -25,7 +25,7 @@ from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
 POLL_SECONDS = 0.1
 
 POOLS = 3
-"""How often processes are started anew after one of them was killed."""
+"""How many pools of processes are tried, each new one because a process of the last was killed."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,12 @@ def _run_in_processes(
     failures: list[Failure] = []
     waiting = list(trials)
     # A process that is killed takes its pool with it. Those that are not through go on from their checkpoints.
-    for attempt in range(POOLS):
+    for _ in range(POOLS):
         waiting = _run_in_pool(waiting, jobs, circumstances, listener, failures)
         if not waiting:
-            break
-        if attempt == POOLS - 1:
-            reason = f"a process was killed, {POOLS} times; perhaps the memory did not suffice: try fewer jobs"
-            failures += [Failure(trial, reason) for trial in waiting]
-    return failures
+            return failures
+    reason = f"a process was killed, {POOLS} times; perhaps the memory did not suffice: try fewer jobs"
+    return [*failures, *(Failure(trial, reason) for trial in waiting)]
 
 
 def _run_in_pool(

@@ -44,8 +44,8 @@ class Stepper:
         self._problem, self._optimizer, self._machine = problem, optimizer, machine
         self._needs = getattr(optimizer, "needs", "gradient")
 
-    def step(self, batch: Batch) -> Tensor:
-        """Take a step and return its loss, detached; no step is taken where the loss is known not to be finite.
+    def step(self, batch: Batch) -> tuple[Tensor, bool]:
+        """Return the loss, detached, and whether a step was taken: not where the loss is known not to be finite.
 
         Reading a number back from a GPU waits for it: there nothing is known yet, and the step is taken.
         """
@@ -54,7 +54,7 @@ class Stepper:
             loss = self._problem.loss(batch)
         value = loss.detach()
         if value.device.type == "cpu" and not math.isfinite(value):
-            return value
+            return value, False
         self._backward(loss)
         if self._needs == "loss":
             self._optimizer.step(lambda: value)
@@ -62,7 +62,7 @@ class Stepper:
             self._optimizer.step(lambda: self._loss_again(batch))
         else:
             self._optimizer.step()
-        return value
+        return value, True
 
     def _backward(self, loss: Tensor) -> None:
         if self._needs != "graph":

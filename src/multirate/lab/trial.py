@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -252,9 +251,9 @@ class _Run:
 
     def _step(self, batch: Batch) -> bool:
         """Take a step; return whether the loss was finite, as far as that is known yet."""
-        loss = self.stepper.step(batch)
+        loss, taken = self.stepper.step(batch)
         self.state.window.append(loss)
-        if self.device.type == "cpu" and not math.isfinite(loss):
+        if not taken:
             return False
         if self.schedule is not None:
             self.schedule.step()

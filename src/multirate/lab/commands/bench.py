@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ import torch
 from rich.markup import escape
 
 from multirate.lab.bench import CANDIDATES, WARM_UPS, measure, write
-from multirate.lab.commands.options import NamesOption
+from multirate.lab.commands.options import NamesOption, command_text
 from multirate.lab.commands.running import show_paths
 from multirate.lab.progress import progress_bar
 from multirate.lab.resnet50 import resnet50_shapes
@@ -41,13 +40,15 @@ def bench(out: Path, rounds: int, threads: int | None, optimizers: list[str]) ->
         raise click.ClickException("nothing is left to measure")
     if threads is not None:
         torch.set_num_threads(threads)
-    command = ["multirate", "bench", "--rounds", str(rounds), "--threads", str(torch.get_num_threads())]
-    command += ["--optimizers", ",".join(optimizers), "--out", str(out)]
+    command = command_text(
+        "bench", "--rounds", str(rounds), "--threads", str(torch.get_num_threads()),
+        "--optimizers", ",".join(optimizers), "--out", out,
+    )  # fmt: skip
     with progress_bar(console, "rounds", WARM_UPS + rounds) as on_round:
         timings = measure(entries, resnet50_shapes(), rounds=rounds, on_round=on_round)
     console.print(timing_table(timings))
     try:
-        paths = write(out, timings, command=shlex.join(command))
+        paths = write(out, timings, command=command)
     except OSError as error:
         raise click.ClickException(f"cannot write to {out}: {error.strerror}") from error
     show_paths(paths)

@@ -9,33 +9,31 @@ from typing import Any
 import click
 
 from multirate.lab.commands.options import (
-    NamesOption,
     VariantsOption,
     command_text,
+    epochs_option,
     out_option,
     resource_options,
     resources,
+    seeds_option,
+    task_option,
 )
 from multirate.lab.commands.running import run_and_report
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.studies.base import grid
-from multirate.lab.tasks import TASKS
 from multirate.lab.variants import Variant, parse_setting
 
 
 @click.command()
-@click.option(
-    "--task", "tasks", cls=NamesOption, registry=TASKS, default=["digits/ffnn"], show_default=True,
-    metavar="NAMES", help="Tasks, separated by commas.",
-)  # fmt: skip
+@task_option
 @click.option(
     "--optimizers", cls=VariantsOption, registry=OPTIMIZERS, default=["adam,adam-hd,adam-cam-hd,multirate"],
     show_default=True, metavar="NAMES",
     help="Optimizers, separated by commas; the first is the baseline. Each may carry options and a schedule: "
     "adam:lr=0.003+cosine.",
 )  # fmt: skip
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds 0 to N-1.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every trial.  [default: the task's own]")
+@seeds_option
+@epochs_option
 @out_option
 @resource_options
 def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | None, out: Path, **options: Any) -> None:
@@ -55,10 +53,7 @@ def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | N
 
 
 @click.command()
-@click.option(
-    "--task", "tasks", cls=NamesOption, registry=TASKS, default=["digits/ffnn"], show_default=True,
-    metavar="NAMES", help="Tasks, separated by commas.",
-)  # fmt: skip
+@task_option
 @click.option(
     "--optimizers", cls=VariantsOption, registry=OPTIMIZERS, default=["adam,adam-hd"], show_default=True,
     metavar="NAMES", help="Optimizers, separated by commas.",
@@ -68,8 +63,8 @@ def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | N
     "--values", default="1e-6,1e-5,1e-4,1e-3,1e-2,1e-1,1", show_default=True, metavar="VALUES",
     help="Its values, separated by commas; a value of several parts has / between them.",
 )  # fmt: skip
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds 0 to N-1.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every trial.  [default: the task's own]")
+@seeds_option
+@epochs_option
 @out_option
 @resource_options
 def sweep(

@@ -16,6 +16,7 @@ from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.registry import Registry
 from multirate.lab.runner import Workers
 from multirate.lab.schedules import SCHEDULES
+from multirate.lab.tasks import TASKS
 from multirate.lab.variants import Variant
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -80,13 +81,11 @@ class Resources:
         workers: Who runs the trials.
         machine: Device and precision.
         interval: Seconds between checkpoints of a trial.
-        data_dir: Folder of the data sets.
     """
 
     workers: Workers
     machine: Machine
     interval: float
-    data_dir: Path | None
 
     def words(self) -> list[str]:
         """Return the command-line options that ask for the same."""
@@ -124,7 +123,7 @@ def resource_options(function: Function) -> Function:
 
 
 def resources(options: dict[str, Any]) -> Resources:
-    """Take the options of `resource_options` out of a command's and return them as one."""
+    """Take the options of `resource_options` out of a command's, put the data folder in force and return the rest."""
     data_dir: Path | None = options.pop("data_dir")
     if data_dir is not None:
         # Worker processes inherit the environment.
@@ -135,8 +134,19 @@ def resources(options: dict[str, Any]) -> Resources:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--device'") from error
     workers = Workers(options.pop("jobs"), options.pop("ray"))
-    return Resources(workers, machine, options.pop("checkpoint_every"), data_dir)
+    return Resources(workers, machine, options.pop("checkpoint_every"))
 
+
+task_option = click.option(
+    "--task", "tasks", cls=NamesOption, registry=TASKS, default=["digits/ffnn"], show_default=True,
+    metavar="NAMES", help="Tasks, separated by commas.",
+)  # fmt: skip
+
+seeds_option = click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds 0 to N-1.")
+
+epochs_option = click.option(
+    "--epochs", type=click.IntRange(min=1), help="Epochs of every trial.  [default: the task's own]"
+)
 
 out_option = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True,

@@ -40,7 +40,7 @@ def run_and_report(
         failures = run_experiment(experiment, console)
         if not failures or Storage(out).results():
             show_report(out)
-    except (StorageError, DataError, ClusterError) as error:
+    except (StorageError, ClusterError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         console.print("Interrupted. What was done is kept: the same command goes on from there.")

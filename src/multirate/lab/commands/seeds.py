@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
 
-from multirate.lab.commands.options import NamesOption, require_installed
+from multirate.lab.commands.options import NamesOption, command_text, require_installed
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.progress import progress_bar
 from multirate.lab.seeds import ROUNDS, measure_seeds, write
@@ -35,8 +34,10 @@ def seeds(tasks: list[str], optimizers: list[str], seeds: int, steps: int, round
     """Time one seed, several one after another, and several batched in one process."""
     require_installed(optimizers)
     console = open_console()
-    command = ["multirate", "seeds", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers)]
-    command += ["--seeds", str(seeds), "--steps", str(steps), "--rounds", str(rounds), "--out", str(out)]
+    command = command_text(
+        "seeds", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers), "--seeds", str(seeds),
+        "--steps", str(steps), "--rounds", str(rounds), "--out", out,
+    )  # fmt: skip
     pairs = [(task, optimizer) for task in tasks for optimizer in optimizers]
     try:
         with progress_bar(console, "rounds", rounds * len(pairs)) as on_round:
@@ -44,7 +45,7 @@ def seeds(tasks: list[str], optimizers: list[str], seeds: int, steps: int, round
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     try:
-        _, table = write(out, timings, command=shlex.join(command))
+        _, table = write(out, timings, command=command)
     except OSError as error:
         raise click.ClickException(f"cannot write to {out}: {error.strerror}") from error
     console.print(table.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
