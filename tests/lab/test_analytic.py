@@ -72,6 +72,14 @@ def test_the_quadratic_starts_where_the_seed_says_and_may_be_free_of_noise():
     assert problem.loss(batch).item() == pytest.approx(evaluation(problem)["loss"], rel=1e-6)
 
 
+def test_the_quadratic_may_start_further_away():
+    torch.manual_seed(3)
+    near = Quadratic(50, 10, 0, CPU)
+    torch.manual_seed(3)
+    far = Quadratic(50, 10, 0, CPU, start=10.0)
+    torch.testing.assert_close(far.model.point, 10 * near.model.point)
+
+
 def test_the_quadratic_enters_an_epoch_without_the_noise_of_what_it_leaves_out():
     problem = Quadratic(dimension=3, condition=100, noise=0.5, device=CPU)
     noise, whole, state = generator(7), [], None
@@ -250,6 +258,7 @@ def test_the_regression_is_tested_on_examples_it_is_not_trained_on():
         (lambda: Quadratic(2, 0.5, 0, CPU), "condition must be finite and at least 1"),
         (lambda: Quadratic(2, math.nan, 0, CPU), "condition must be finite"),
         (lambda: Quadratic(2, 10, -1, CPU), "noise must be finite and at least 0"),
+        (lambda: Quadratic(2, 10, 0, CPU, start=-1.0), "start must be finite and at least 0"),
         (lambda: Rosenbrock(1, CPU), "dimension must be at least 2"),
         (lambda: LogisticRegression(9, 2, 1, CPU), "examples must be at least 10"),
         (lambda: LogisticRegression(10, 1, 1, CPU), "dimension must be at least 2"),

@@ -14,9 +14,11 @@ from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.reporting.claims import HEADINGS, ClaimRow
 from multirate.lab.reporting.paper import PaperRow
 from multirate.lab.reporting.summaries import Summary, text_of_reached
+from multirate.lab.reporting.yardstick_tables import method_rows
 from multirate.lab.schedules import SCHEDULES
 from multirate.lab.studies.table import STUDIES
 from multirate.lab.tasks import TASKS
+from multirate.lab.yardstick.scores import Yardstick
 
 
 def open_console() -> Console:
@@ -65,6 +67,25 @@ def paper_tables(rows: Sequence[PaperRow]) -> Iterable[Table]:
             escape(row.task), escape(row.optimizer), row.paper_text, row.our_text, str(row.ours.count), difference,
             p_text(row.p_corrected), row.mark,
         )  # fmt: skip
+    yield table
+
+
+def yardstick_tables(yardstick: Yardstick) -> Iterable[Table]:
+    """Yield the table of scores, when there are any."""
+    rows = method_rows(yardstick)
+    if not rows:
+        return
+    headings = ("method", "score", "worst", "where", "at 0.1", "reaches tuned", "time", "diverged")
+    table = Table(
+        title="Scores",
+        title_justify="left",
+        caption="test loss / best tuned, geometric mean over tasks and starting rates up to 0.01; below 1 is better",
+        caption_justify="left",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("method", "where") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(escape(row[heading]) for heading in headings))
     yield table
 
 

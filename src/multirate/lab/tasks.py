@@ -1,16 +1,12 @@
-"""What is learned: a data set, a model and the protocol that every optimizer is held to."""
+"""The table of tasks: a data set, a model and the protocol that every optimizer is held to."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import nn
 
-from multirate.lab.data.augmentation import crop_and_flip
 from multirate.lab.data.dataset import Dataset
 from multirate.lab.data.digits import digits
 from multirate.lab.data.images import cifar10, mnist, svhn
@@ -21,57 +17,10 @@ from multirate.lab.models.lstm import LSTMLanguageModel
 from multirate.lab.models.resnet import ResNet18, ResNet34
 from multirate.lab.models.transformer import Transformer
 from multirate.lab.problems.analytic import LogisticRegression, Quadratic, Rosenbrock
-from multirate.lab.problems.base import Problem
-from multirate.lab.problems.classification import Classification
-from multirate.lab.problems.language import Language
 from multirate.lab.registry import Registry
+from multirate.lab.task import Task, classification, crop_and_flip_cifar10, language, whole
 from multirate.lab.variants import Settings
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task and its protocol.
-
-    Attributes:
-        name: `data/model`.
-        description: One line.
-        problem: Makes a fresh problem on a device; with a fold, one that holds out that fifth of the training set.
-        epochs: Passes over the training set unless told otherwise.
-        batch_size: Examples a step.
-        settings: Optimizer settings that belong to this task's protocol, by optimizer name. They go over the
-            optimizer's own defaults.
-    """
-
-    name: str
-    description: str
-    problem: Callable[[torch.device, int | None], Problem]
-    epochs: int
-    batch_size: int
-    settings: Mapping[str, Settings] = field(default_factory=dict)
-
-
-def _classification(
-    data: Callable[[], Dataset],
-    model: Callable[[], nn.Module],
-    batch_size: int,
-    augment: Callable[..., Any] | None = None,
-) -> Callable[[torch.device, int | None], Problem]:
-    def make(device: torch.device, fold: int | None) -> Problem:
-        dataset = data() if fold is None else data().fold(fold)
-        return Classification(dataset, model, batch_size, device, augment)
-
-    return make
-
-
-def _whole(make: Callable[[torch.device], Problem]) -> Callable[[torch.device, int | None], Problem]:
-    """Refuse folds where there is no training set to divide into them."""
-
-    def made(device: torch.device, fold: int | None) -> Problem:
-        if fold is not None:
-            raise ValueError("cross-validation needs a classification task")
-        return make(device)
-
-    return made
+from multirate.lab.yardstick.tasks import YARDSTICK
 
 
 def _feed_forward_settings(lr: float) -> Mapping[str, Settings]:
@@ -122,7 +71,7 @@ def _feed_forward_tasks(name: str, title: str, data: Callable[[], Dataset], inpu
         yield Task(
             name=f"{name}/ffnn-{widths}",
             description=f"{title}, a feed-forward network {inputs}-{widths}-10",
-            problem=_classification(data, functools.partial(FeedForward, (inputs, *hidden, 10)), batch_size),
+            problem=classification(data, functools.partial(FeedForward, (inputs, *hidden, 10)), batch_size),
             epochs=30,
             batch_size=batch_size,
             settings=_feed_forward_settings(lr),
@@ -147,7 +96,7 @@ def _baydin_tasks(name: str, title: str, data: Callable[[], Dataset], inputs: in
         yield Task(
             name=f"{name}/{model}",
             description=f"{title}, {words}",
-            problem=_classification(data, functools.partial(FeedForward, (inputs, *hidden, 10)), 128),
+            problem=classification(data, functools.partial(FeedForward, (inputs, *hidden, 10)), 128),
             epochs=epochs,
             batch_size=128,
             settings=settings,
@@ -158,7 +107,7 @@ def _lenet_task(name: str, title: str, data: Callable[[], Dataset], channels: in
     return Task(
         name=f"{name}/lenet",
         description=f"{title}, LeNet-5",
-        problem=_classification(data, functools.partial(LeNet5, channels, size), batch_size),
+        problem=classification(data, functools.partial(LeNet5, channels, size), batch_size),
         epochs=20,
         batch_size=batch_size,
         settings=_lenet_settings(),
@@ -169,15 +118,11 @@ def _resnet_task(model: str, make: Callable[[], nn.Module]) -> Task:
     return Task(
         name=f"cifar10/{model}",
         description=f"CIFAR-10 with random crops and flips, {make.__name__}",
-        problem=_classification(cifar10, make, 256, _crop_and_flip),
+        problem=classification(cifar10, make, 256, crop_and_flip_cifar10),
         epochs=200,
         batch_size=256,
         settings=_resnet_settings(),
     )
-
-
-def _crop_and_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return crop_and_flip(images, generator, cifar10().black)
 
 
 def _analytic_tasks() -> Iterator[Task]:
@@ -202,14 +147,12 @@ def _analytic_tasks() -> Iterator[Task]:
             32,
         ),
     ):
-        yield Task(name, description, _whole(make), epochs=20, batch_size=batch_size)
+        yield Task(name, description, whole(make), epochs=20, batch_size=batch_size)
 
 
 def _language_task(name: str, description: str, model: Callable[[int], nn.Module], epochs: int) -> Task:
-    def make(device: torch.device) -> Problem:
-        return Language(tiny_shakespeare(), model, 32, 64, device)
-
-    return Task(f"shakespeare/{name}", description, _whole(make), epochs=epochs, batch_size=32)
+    problem = language(tiny_shakespeare, model, batch_size=32)
+    return Task(f"shakespeare/{name}", description, problem, epochs=epochs, batch_size=32)
 
 
 def _gpt(vocabulary: int) -> nn.Module:
@@ -226,7 +169,7 @@ TASKS: Registry[Task] = Registry(
         Task(
             name="digits/ffnn",
             description="8x8 handwritten digits, a feed-forward network 64-100-100-10",
-            problem=_classification(digits, functools.partial(FeedForward, (64, 100, 100, 10)), 32),
+            problem=classification(digits, functools.partial(FeedForward, (64, 100, 100, 10)), 32),
             epochs=30,
             batch_size=32,
             settings=_feed_forward_settings(1e-3),
@@ -243,5 +186,6 @@ TASKS: Registry[Task] = Registry(
         _language_task("gpt", "tiny Shakespeare by character, a transformer of 2 layers", _gpt, 3),
         _language_task("lstm", "tiny Shakespeare by character, an LSTM", _lstm, 3),
         *_analytic_tasks(),
+        *(entry.task for entry in YARDSTICK.values()),
     ],
 )

@@ -5,7 +5,7 @@ import math
 import pytest
 from plotly.graph_objects import Figure
 
-from multirate.lab.reporting.charts import COLORS, Look, assign_looks
+from multirate.lab.reporting.charts import COLORS, Bar, Chart, Heat, Look, Panel, assign_looks
 from multirate.lab.reporting.curve_charts import MOST_LINES, curve_charts
 from multirate.lab.reporting.families import find_families, methods
 from multirate.lab.reporting.pictures import draw_png
@@ -141,6 +141,26 @@ def test_robustness_has_log_axes_a_line_a_family_and_crosses_where_seeds_diverge
     assert figure["layout"]["xaxis"]["type"] == figure["layout"]["yaxis"]["type"] == "log"
     assert draw_png(chart, "task").startswith(b"\x89PNG")
     assert robustness_chart([], {}).panels == ()
+
+
+def test_bars_begin_at_one_and_cells_have_their_value_written_in():
+    bars = tuple(Bar(f"method {index}", value, COLORS[0]) for index, value in enumerate((0.5, 1.0, 4.0) * 8))
+    heat = Heat((-7.0, -6.0), ("a", "b"), ((0.0, 2.0), (None, -1.0)), cells=True)
+    charts = [
+        Chart("bars", "", "", (Panel("", "score", "", bars=bars, log_x=True),)),
+        Chart("cells", "", "", (Panel("ours", "log10 of the rate", "", heat=heat),), quantity="score"),
+    ]
+    figures = [plot(chart) for chart in charts]
+    for chart, figure in zip(charts, figures, strict=True):
+        assert draw_png(chart, "task").startswith(b"\x89PNG")
+        for layout in (figure["layout"], figure["narrow"]):
+            Figure(data=figure["data"], layout=layout)
+    (drawn,) = figures[0]["data"]
+    assert [base + length for base, length in zip(drawn["base"], drawn["x"], strict=True)] == [0.5, 1.0, 4.0] * 8
+    assert figures[0]["layout"]["xaxis"]["type"] == "log"
+    assert charts[0].height == 2
+    assert figures[1]["data"][0]["text"] == [["1", "100"], ["", "0.1"]]
+    assert figures[1]["layout"]["coloraxis"]["colorbar"]["title"]["text"] == "score"
 
 
 def test_the_profile_compares_methods_that_ran_everywhere():

@@ -9,6 +9,7 @@ from multirate.lab.commands.compare import compare, sweep
 from multirate.lab.commands.reproduce import reproduce
 from multirate.lab.commands.seeds import seeds
 from multirate.lab.commands.show import claims, list_, report
+from multirate.lab.commands.yardstick import yardstick
 from multirate.lab.environment import versions
 
 
@@ -18,5 +19,5 @@ def command_line() -> None:
     """Optimizers that learn their learning rates, measured."""
 
 
-for command in (compare, sweep, reproduce, report, claims, list_, bench, seeds):
+for command in (compare, sweep, reproduce, yardstick, report, claims, list_, bench, seeds):
     command_line.add_command(command)

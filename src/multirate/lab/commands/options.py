@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,8 +59,12 @@ class VariantsOption(NamesOption):
         return str(variant)
 
 
-def require_installed(optimizers: Sequence[str]) -> None:
+def require_installed(optimizers: Iterable[str], hint: str = "'--optimizers'") -> None:
     """Refuse optimizers of packages that are not there.
+
+    Args:
+        optimizers: Names in the table of optimizers.
+        hint: The option that named them.
 
     Raises:
         click.BadParameter: With the command that installs it.
@@ -69,7 +73,7 @@ def require_installed(optimizers: Sequence[str]) -> None:
         if not entry.installed:
             raise click.BadParameter(
                 f"{entry.name!r} needs the package {entry.package}: pip install 'multirate[{entry.extra}]'",
-                param_hint="'--optimizers'",
+                param_hint=hint,
             )
 
 
@@ -86,6 +90,11 @@ class Resources:
     workers: Workers
     machine: Machine
     interval: float
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the trials run on a GPU."""
+        return self.machine.torch_device().type == "cuda"
 
     def words(self) -> list[str]:
         """Return the command-line options that ask for the same."""

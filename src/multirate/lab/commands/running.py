@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -15,7 +15,7 @@ from multirate.lab.experiment import Experiment, check_data, check_settings, run
 from multirate.lab.reporting.report import make_report
 from multirate.lab.results import Trial
 from multirate.lab.storage import Storage, StorageError
-from multirate.lab.tables import open_console, paper_tables, summary_tables
+from multirate.lab.tables import open_console, paper_tables, summary_tables, yardstick_tables
 
 
 def run_and_report(
@@ -26,6 +26,26 @@ def run_and_report(
     Raises:
         click.ClickException: If an optimizer does not take its options, trials failed or the folder is unusable.
     """
+    _run(trials, command, out, resources, study, show_report)
+
+
+def run_only(trials: Sequence[Trial], command: str, out: Path, resources: Resources) -> None:
+    """Run trials into a folder whose report nobody waits for.
+
+    Raises:
+        click.ClickException: As `run_and_report`.
+    """
+    _run(trials, command, out, resources, None, lambda folder: None)
+
+
+def _run(
+    trials: Sequence[Trial],
+    command: str,
+    out: Path,
+    resources: Resources,
+    study: str | None,
+    show: Callable[[Path], None],
+) -> None:
     console = open_console()
     try:
         check_settings(trials, resources.machine)
@@ -39,7 +59,7 @@ def run_and_report(
     try:
         failures = run_experiment(experiment, console)
         if not failures or Storage(out).results():
-            show_report(out)
+            show(out)
     except (StorageError, ClusterError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -58,9 +78,15 @@ def show_report(folder: Path) -> None:
     """
     report = make_report(Storage(folder))
     console = open_console()
-    for table in (*summary_tables(report.summaries), *paper_tables(report.paper)):
+    # The tables by task of a yardstick have hundreds of lines; they are in its files.
+    tables = (
+        [*summary_tables(report.summaries), *paper_tables(report.paper)]
+        if report.yardstick is None
+        else yardstick_tables(report.yardstick)
+    )
+    for table in tables:
         console.print(table)
-    show_paths([*report.pictures, report.text, report.page])
+    show_paths([*report.pictures, *report.texts, report.page])
 
 
 def show_paths(paths: Sequence[Path]) -> None:

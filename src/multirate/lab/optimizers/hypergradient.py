@@ -18,6 +18,19 @@ HYPERGRADIENT = [
         citation="multirate",
     ),
     OptimizerEntry(
+        name="multirate-adamw",
+        constructor="multirate:AdamW",
+        description="AdamW, its rates learned; nothing to choose",
+        citation="multirate",
+    ),
+    OptimizerEntry(
+        name="multirate-sgd",
+        constructor="multirate:SGD",
+        description="SGD with momentum, its rates learned; nothing to choose",
+        citation="multirate",
+        settings={"momentum": 0.9},
+    ),
+    OptimizerEntry(
         name="sgd-hd",
         constructor="multirate:SGDHD",
         description="SGD with one learned rate",

@@ -41,7 +41,7 @@ class Quadratic(Problem):
 
     `f(θ) = ½ Σᵢ λᵢ (θᵢ - θ*ᵢ)²`, with `λ` log-spaced from `1 / condition` to 1 and `θ* = 1`. A batch is a minimum
     displaced by `noise · N(0, I)`, so its gradient `λ (θ - θ* - noise · ξ)` has covariance `noise² · diag(λ²)`.
-    The start is drawn from `N(0, I)`. The eigenvectors are the axes: a rate for each parameter can fit every
+    The start is drawn from `N(0, start² · I)`. The eigenvectors are the axes: a rate for each parameter can fit every
     curvature, which says nothing about problems whose parameters are correlated.
 
     Attributes:
@@ -52,24 +52,29 @@ class Quadratic(Problem):
         condition: Greatest eigenvalue over the least.
         noise: Deviation of every coordinate of a batch's minimum.
         device: Where to train.
+        start: Deviation of every coordinate of the start.
 
     Raises:
-        ValueError: If there are fewer than 2 parameters, the condition is below 1 or the noise negative.
+        ValueError: If there are fewer than 2 parameters, the condition is below 1, or the noise or the start negative.
 
     Reference:
         Wu, Ren, Liao, Grosse: Understanding short-horizon bias in stochastic meta-optimization, 2018 (its toy problem).
     """
 
-    def __init__(self, dimension: int, condition: float, noise: float, device: torch.device) -> None:
+    def __init__(
+        self, dimension: int, condition: float, noise: float, device: torch.device, start: float = 1.0
+    ) -> None:
         if dimension < 2:
             raise ValueError(f"dimension must be at least 2, for two ends of the spectrum, got {dimension}")
         if not 1 <= condition < math.inf:
             raise ValueError(f"condition must be finite and at least 1 (all curvatures alike), got {condition}")
         if not 0 <= noise < math.inf:
             raise ValueError(f"noise must be finite and at least 0 (none), got {noise}")
+        if not 0 <= start < math.inf:
+            raise ValueError(f"start must be finite and at least 0 (the origin), got {start}")
         self.device = device
         self.steps_per_epoch = STEPS_PER_EPOCH
-        self.model = Point(torch.randn(dimension)).to(device)
+        self.model = Point(start * torch.randn(dimension)).to(device)
         self.forward = self.model
         self.curvatures = condition ** torch.linspace(-1, 0, dimension, dtype=torch.float64)
         self._device_curvatures = self.curvatures.float().to(device)

@@ -24,6 +24,11 @@ class Classification(Problem):
         batch_size: Examples a step; the last, smaller batch of an epoch is used too.
         device: Where to train.
         augment: Changes a batch of training images at random, given a generator on the CPU.
+        steps_per_epoch: Steps after which an epoch ends before it covers the training set; its batches are drawn anew
+            every time.
+
+    Raises:
+        ValueError: If an epoch has no step.
     """
 
     def __init__(
@@ -33,7 +38,10 @@ class Classification(Problem):
         batch_size: int,
         device: torch.device,
         augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch is {steps_per_epoch}; it must be at least 1")
         self.device = device
         self.model = model().to(device)
         self.forward = self.model
@@ -41,11 +49,12 @@ class Classification(Problem):
         self._test_inputs, self._test_targets = data.test_inputs.to(device), data.test_targets.to(device)
         self._batch_size = batch_size
         self._augment = augment
-        self.steps_per_epoch = math.ceil(len(data.train_targets) / batch_size)
+        steps = math.ceil(len(data.train_targets) / batch_size)
+        self.steps_per_epoch = steps if steps_per_epoch is None else min(steps, steps_per_epoch)
 
     def batches(self, order: torch.Generator, noise: torch.Generator, first: int = 0) -> Iterator[Batch]:
         permutation = torch.randperm(len(self._train_targets), generator=order).to(self.device)
-        for indices in permutation.split(self._batch_size)[first:]:
+        for indices in permutation.split(self._batch_size)[first : self.steps_per_epoch]:
             inputs = self._train_inputs[indices]
             yield self._augment(inputs, noise) if self._augment else inputs, self._train_targets[indices]
 

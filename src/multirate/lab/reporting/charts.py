@@ -24,6 +24,8 @@ LEVEL_COLORS: Mapping[str, str] = {
     "parameter": "#b5379b",
 }
 
+BARS_OF_A_PANEL = 12
+
 
 @dataclass(frozen=True)
 class Look:
@@ -67,22 +69,40 @@ class Heat:
         x: Where each column stands.
         names: What each row is, from the top.
         rows: The values; None where there is none.
+        cells: Whether every column stands for itself, its value written into it, and is no moment of a course.
     """
 
     x: tuple[float, ...]
     names: tuple[str, ...]
     rows: tuple[tuple[float | None, ...], ...]
+    cells: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A labelled bar that begins at 1.
+
+    Attributes:
+        label: What it stands for.
+        value: Where it ends.
+        color: Six hexadecimal digits after a `#`.
+    """
+
+    label: str
+    value: float
+    color: str
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes, with lines or with a map."""
+    """One pair of axes, with lines, with a map or with bars that lie one below the other."""
 
     title: str
     x_label: str
     y_label: str
     lines: tuple[Line, ...] = ()
     heat: Heat | None = None
+    bars: tuple[Bar, ...] = ()
     log_x: bool = False
     log_y: bool = False
     y_range: tuple[float, float] | None = None
@@ -96,8 +116,9 @@ class Chart:
         key: Short name for files.
         title: What is seen.
         caption: How to read it.
-        panels: From left to right, row by row; all with lines, or all with a map.
+        panels: From left to right, row by row; all with lines, all with a map, or all with bars.
         one_scale: Whether all panels share their vertical axis.
+        quantity: What the logarithms of a map are of.
     """
 
     key: str
@@ -105,6 +126,12 @@ class Chart:
     caption: str
     panels: tuple[Panel, ...]
     one_scale: bool = False
+    quantity: str = "rate"
+
+    @property
+    def height(self) -> float:
+        """How many times as high as usual its panels are, for bars to have room."""
+        return max(1.0, max(len(panel.bars) for panel in self.panels) / BARS_OF_A_PANEL)
 
     @property
     def columns(self) -> int:

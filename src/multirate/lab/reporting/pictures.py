@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from multirate.lab.reporting.bands import thinned
-from multirate.lab.reporting.charts import Chart, Heat, Panel
+from multirate.lab.reporting.charts import Bar, Chart, Heat, Panel
 
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#9aa0a6",
@@ -86,17 +86,18 @@ def _frame(chart: Chart, columns: int, rows: int) -> tuple[Figure, float]:
     Room is reckoned, not measured: laying out twenty panels by measuring them takes longer than drawing them.
     """
     maps = chart.panels[0].heat is not None
-    left = 1.35 if maps else 0.75
+    left = 1.35 if maps else 2.1 if chart.panels[0].bars else 0.75
     right, across, below = (0.95 if maps else 0.12), (0.16 if chart.one_scale else 0.7), 0.72
     bottom = 0.55 + 0.22 * _legend_rows(chart)
     panel = _panel_width(columns)
     width = left + right + columns * panel + (columns - 1) * across
-    height = TITLE + bottom + rows * PANEL[1] + (rows - 1) * below
+    inside = PANEL[1] * chart.height
+    height = TITLE + bottom + rows * inside + (rows - 1) * below
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     figure.subplots_adjust(
         left=left / width, right=1 - right / width, bottom=bottom / height, top=1 - TITLE / height,
-        wspace=across / panel, hspace=below / PANEL[1],
+        wspace=across / panel, hspace=below / inside,
     )  # fmt: skip
     return figure, height
 
@@ -121,9 +122,9 @@ def _explain(figure: Figure, chart: Chart, axes: Sequence[Axes]) -> None:
             [handles[label] for label in labels], labels, loc="lower center", ncols=_legend_columns(chart), fontsize=9,
             borderaxespad=0.2, labelspacing=0.3,
         )  # fmt: skip
-    else:
+    elif chart.panels[0].heat is not None:
         place = figure.add_axes(((width - 0.8) / width, 0.6 / height, 0.14 / width, 1.6 / height))
-        figure.colorbar(axes[0].images[0], cax=place, label="log10 of the rate")
+        figure.colorbar(axes[0].images[0], cax=place, label=f"log10 of the {chart.quantity}")
 
 
 def _draw_panel(axis: Axes, panel: Panel, heat_range: tuple[float, float]) -> None:
@@ -135,6 +136,9 @@ def _draw_panel(axis: Axes, panel: Panel, heat_range: tuple[float, float]) -> No
         return
     if panel.log_x:
         axis.set_xscale("log")
+    if panel.bars:
+        _draw_bars(axis, panel.bars)
+        return
     if panel.log_y:
         axis.set_yscale("log", nonpositive="clip")
     for line in panel.lines:
@@ -159,14 +163,46 @@ def _draw_panel(axis: Axes, panel: Panel, heat_range: tuple[float, float]) -> No
 def _draw_map(axis: Axes, heat: Heat, limits: tuple[float, float]) -> None:
     table = np.array(heat.rows, dtype=np.float64)  # None becomes not-a-number
     rows = len(heat.names)
+    ends = (heat.x[0] - 0.5, heat.x[-1] + 0.5) if heat.cells else (heat.x[0], max(heat.x[-1], heat.x[0] + 1))
     axis.imshow(
         table, cmap="viridis", vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest",
-        extent=(heat.x[0], max(heat.x[-1], heat.x[0] + 1), rows - 0.5, -0.5),
+        extent=(*ends, rows - 0.5, -0.5),
     )  # fmt: skip
+    if heat.cells:
+        _write_values(axis, heat, limits)
     labelled = thinned(range(rows), MOST_MAP_LABELS)
     axis.set_yticks(labelled, [_plain(heat.names[row][-MAP_LABEL_LENGTH:]) for row in labelled], fontsize=7)
-    axis.xaxis.set_major_locator(MaxNLocator(4))
+    if heat.cells:
+        axis.set_xticks(heat.x)
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.grid(visible=False)
+
+
+def _write_values(axis: Axes, heat: Heat, limits: tuple[float, float]) -> None:
+    for row, values in enumerate(heat.rows):
+        for x, value in zip(heat.x, values, strict=True):
+            if value is not None:
+                dark = value < sum(limits) / 2
+                axis.text(
+                    x, row, f"{10**value:.3g}", ha="center", va="center", fontsize=6.5,
+                    color="white" if dark else "black",
+                )  # fmt: skip
+
+
+def _draw_bars(axis: Axes, bars: Sequence[Bar]) -> None:
+    places = range(len(bars))
+    axis.barh(places, [bar.value - 1 for bar in bars], left=1, color=[bar.color for bar in bars], height=0.7)
+    axis.set_yticks(places, [_plain(bar.label) for bar in bars], fontsize=8)
+    for place, bar in zip(places, bars, strict=True):
+        axis.text(max(bar.value, 1), place, f" {bar.value:.3g}", va="center", fontsize=7.5)
+    axis.axvline(1, color="#3c4043", linewidth=1)
+    axis.set_axisbelow(True)
+    axis.invert_yaxis()
+    axis.margins(x=0.12, y=0.01)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
 def _thin_ticks(axis: Axes) -> None:

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, TypeAlias
 
 from multirate.lab.reporting.bands import thinned
-from multirate.lab.reporting.charts import Chart, Heat, Line, Panel
+from multirate.lab.reporting.charts import Bar, Chart, Heat, Line, Panel
 
 Plain: TypeAlias = dict[str, Any]
 
@@ -36,7 +36,9 @@ def plot(chart: Chart) -> Plain:
     for index, panel in enumerate(chart.panels):
         axes = {"xaxis": _axis("x", index), "yaxis": _axis("y", index)}
         if panel.heat is not None:
-            data.append({**_map(panel.heat), **axes})
+            data.append({**_map(panel.heat, panel.x_label), **axes})
+        if panel.bars:
+            data.append({**_bars(panel.bars), **axes})
         for line in panel.lines:
             data += [{**trace, **axes} for trace in _traces(line, panel, points, in_legend=line.label not in shown)]
             shown.add(line.label)
@@ -101,20 +103,42 @@ def _failures(line: Line, panel: Panel, name: str) -> Plain:
     }
 
 
-def _map(heat: Heat) -> Plain:
+def _map(heat: Heat, x_label: str) -> Plain:
+    written: Plain = {}
+    if heat.cells:
+        texts = [["" if value is None else f"{10**value:.3g}" for value in row] for row in heat.rows]
+        written = {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 10}}
     return {
+        **written,
         "type": "heatmap",
         "x": heat.x,
         "y": [_escaped(name) for name in heat.names],
         "z": heat.rows,
         "coloraxis": "coloraxis",
-        "hovertemplate": "%{y}<br>step %{x}<br>10<sup>%{z:.2f}</sup><extra></extra>",
+        "hovertemplate": f"%{{y}}<br>{_escaped(x_label)} %{{x}}<br>10<sup>%{{z:.2f}}</sup><extra></extra>",
+    }
+
+
+def _bars(bars: Sequence[Bar]) -> Plain:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": [bar.value - 1 for bar in bars],
+        "base": [1] * len(bars),
+        "y": [_escaped(bar.label) for bar in bars],
+        "marker": {"color": [bar.color for bar in bars]},
+        "text": [f"{bar.value:.3g}" for bar in bars],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "showlegend": False,
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
     }
 
 
 def _layout(chart: Chart, columns: int, width: int) -> Plain:
     rows = math.ceil(len(chart.panels) / columns)
-    inside = rows * PANEL_HEIGHT + (rows - 1) * ROW_GAP
+    panel_height = round(PANEL_HEIGHT * chart.height)
+    inside = rows * panel_height + (rows - 1) * ROW_GAP
     legend = _legend_rows(chart.labels, width) * LEGEND_ROW
     across = columns == 1 and width == NARROW
     bottom = BOTTOM + legend + (COLOR_BAR if across and chart.panels[0].heat else 0)
@@ -131,21 +155,21 @@ def _layout(chart: Chart, columns: int, width: int) -> Plain:
             "orientation": "h", "xanchor": "left", "x": 0, "yanchor": "bottom", "y": 0, "yref": "container",
             "groupclick": "togglegroup", "itemsizing": "constant", "font": {"size": 12},
         },
-        "hovermode": "closest" if chart.panels[0].heat else "x unified",
+        "hovermode": "x unified" if chart.panels[0].lines else "closest",
         "hoverlabel": {"namelength": -1},
         "annotations": [],
     }  # fmt: skip
     if chart.panels[0].heat:
-        layout["coloraxis"] = _color_axis(*chart.heat_range, across=across)
+        layout["coloraxis"] = _color_axis(*chart.heat_range, chart.quantity, across=across)
     for index, panel in enumerate(chart.panels):
         row, column = divmod(index, columns)
         left, right = _share(column, columns, gap=0.035 if chart.one_scale else 0.06)
-        upper = 1 - row * (PANEL_HEIGHT + ROW_GAP) / inside
+        upper = 1 - row * (panel_height + ROW_GAP) / inside
         suffix = "" if index == 0 else str(index + 1)
         labelled = column == 0 or not chart.one_scale
         layout[f"xaxis{suffix}"] = _x_axis(panel, index, [left, right])
         layout[f"yaxis{suffix}"] = _y_axis(
-            chart, panel, index, [max(upper - PANEL_HEIGHT / inside, 0), upper], labelled
+            chart, panel, index, [max(upper - panel_height / inside, 0), upper], labelled
         )
         layout["annotations"].append(
             {
@@ -164,6 +188,7 @@ def _x_axis(panel: Panel, index: int, domain: Sequence[float]) -> Plain:
     }  # fmt: skip
     if panel.log_x:
         positions = [x for line in panel.lines for x in (*line.band.x, *line.failures) if x > 0]
+        positions += [bar.value for bar in panel.bars] + [1.0] * bool(panel.bars)
         low, high = min(positions, default=1.0), max(positions, default=1.0)
         axis |= {"type": "log", **_log_ticks(low, high)}
     return axis
@@ -184,6 +209,8 @@ def _y_axis(chart: Chart, panel: Panel, index: int, domain: Sequence[float], lab
             "type": "category", "autorange": "reversed", "tickmode": "array", "showgrid": False,
             "tickvals": [_escaped(name) for name in names], "ticktext": [_escaped(_shortened(name)) for name in names],
         }  # fmt: skip
+    if panel.bars:
+        return axis | {"autorange": "reversed", "showgrid": False, "tickmode": "linear"}
     if panel.log_y and panel.y_range is not None:
         axis |= {"type": "log", **_log_ticks(*panel.y_range)}
     if panel.y_range is not None:
@@ -191,12 +218,12 @@ def _y_axis(chart: Chart, panel: Panel, index: int, domain: Sequence[float], lab
     return axis
 
 
-def _color_axis(low: float, high: float, *, across: bool) -> Plain:
+def _color_axis(low: float, high: float, quantity: str, *, across: bool) -> Plain:
     # Where all rates are equal, the scale still needs some width.
     low, high = (low, high) if high - low > 0.1 else (low - 0.1, high + 0.1)
     ticks = _log_ticks(10**low, 10**high)
     bar: Plain = {
-        "title": {"text": "rate"}, "thickness": 12, "outlinewidth": 0,
+        "title": {"text": quantity}, "thickness": 12, "outlinewidth": 0,
         "tickvals": [math.log10(value) for value in ticks["tickvals"]], "ticktext": ticks["ticktext"],
     }  # fmt: skip
     if across:

@@ -15,8 +15,12 @@ from multirate.lab.reporting.paper import PaperRow, compare_with_paper
 from multirate.lab.reporting.pictures import draw_png
 from multirate.lab.reporting.result_charts import profile_chart, robustness_chart
 from multirate.lab.reporting.summaries import Curves, Summary, summarise
+from multirate.lab.reporting.yardstick_charts import start_rates_charts, yardstick_charts
+from multirate.lab.reporting.yardstick_tables import render_yardstick
 from multirate.lab.results import Trial, TrialResult
 from multirate.lab.storage import Storage, StorageError, write_whole
+from multirate.lab.yardstick.scores import Yardstick, score
+from multirate.lab.yardstick.stages import NAME as YARDSTICK_NAME
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,17 @@ class Report:
         summaries: A line of the table for every task and optimizer.
         paper: A paper's figures beside ours; none when the experiment is no study with published figures.
         page: The HTML page.
-        text: The same tables in Markdown.
+        texts: The same tables in Markdown; those of the yardstick are last.
         pictures: The PNG files.
+        yardstick: The scores, where the experiment is the yardstick.
     """
 
     summaries: Sequence[Summary]
     paper: Sequence[PaperRow]
     page: Path
-    text: Path
+    texts: Sequence[Path]
     pictures: Sequence[Path]
+    yardstick: Yardstick | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,11 @@ def make_report(storage: Storage) -> Report:
         looks,
     )  # fmt: skip
     overall = [] if profile is None else [profile]
+    yardstick = score(results, curves) if plan.get("study") == YARDSTICK_NAME else None
+    if yardstick is not None:
+        overall = [*yardstick_charts(yardstick), *overall]
+        for task, own in start_rates_charts(yardstick, curves).items():
+            charts[task] += own
     try:
         pictures = [_write_picture(storage, chart, "all tasks", chart.key) for chart in overall]
         pictures += [
@@ -90,11 +101,14 @@ def make_report(storage: Storage) -> Report:
         ]
         page = storage.folder / "report.html"
         write_whole(page, render_page(results, summaries, paper, charts, overall))
-        text = storage.folder / "tables.md"
-        write_whole(text, render_tables(results, summaries, paper))
+        texts = [storage.folder / "tables.md"]
+        write_whole(texts[0], render_tables(results, summaries, paper))
+        if yardstick is not None:
+            texts.append(storage.folder / "yardstick.md")
+            write_whole(texts[1], render_yardstick(yardstick, results))
     except OSError as error:
         raise StorageError(f"cannot write to {storage.folder}: {error.strerror}") from error
-    return Report(summaries, paper, page, text, pictures)
+    return Report(summaries, paper, page, texts, pictures, yardstick)
 
 
 def _curves(storage: Storage, results: Sequence[TrialResult]) -> dict[Trial, Curves]:
