@@ -199,7 +199,7 @@ BUILT_IN_SETS = [
 def test_unusual_shapes_train(levels: tuple[str, ...], foreach: bool | None) -> None:
     model = Odd()
     model.vector.requires_grad_(False)
-    optimizer = multirate.Adam(model, 1e-3, levels=levels, foreach=foreach)
+    optimizer = multirate.MultiRate(model, 1e-3, levels=levels, foreach=foreach)
     for _ in range(4):
         optimizer.zero_grad()
         (model(torch.ones(2, 3)) - 1).square().backward()

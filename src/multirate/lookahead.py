@@ -27,7 +27,7 @@ class Lookahead(Around):
     Example:
         >>> import torch, multirate
         >>> model = torch.nn.Linear(4, 2)
-        >>> optimizer = multirate.Lookahead(multirate.Adam(model.named_parameters()))
+        >>> optimizer = multirate.Lookahead(multirate.AdamHD(model.named_parameters()))
         >>> model(torch.ones(1, 4)).sum().backward()
         >>> optimizer.step()
 

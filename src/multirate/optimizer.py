@@ -130,15 +130,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         device = self._parameters[0].device
         self._tree = tree.to(device, dtype)
         tree.warm()
-        slots = [
-            *self.adaptation.slots(tree.levels, self._lr),
-            Slot("step", TENSOR),
-            Slot("factor", TENSOR),
-            *(Slot(name, TENSOR, initial) for name, initial in self.rule.scalars.items()),
-            Slot("time", MODEL),
-            Slot("skipped", MODEL),
-        ]
-        self._memory = Memory(tree, slots, device, dtype, self._parameters)
+        self._memory = Memory(tree, self._slots(), device, dtype, self._parameters)
         for i, parameter in enumerate(self._parameters):
             self._memory.adopt(i, self.state[parameter])
         for group in self.param_groups:
@@ -147,6 +139,17 @@ class MultiRate(RatesView, torch.optim.Optimizer):
                     self._allocate(parameter, group)
         self._one = torch.ones((), dtype=dtype, device=device)
         self._zero_rows = [torch.zeros(self._row_count, c.count, dtype=dtype, device=device) for c in tree.cells]
+
+    def _slots(self) -> list[Slot]:
+        """All learned quantities and counters."""
+        return [
+            *self.adaptation.slots(self._tree.levels, self._lr),
+            Slot("step", TENSOR),
+            Slot("factor", TENSOR),
+            *(Slot(name, TENSOR, initial) for name, initial in self.rule.scalars.items()),
+            Slot("time", MODEL),
+            Slot("skipped", MODEL),
+        ]
 
     @property
     def _row_count(self) -> int:
@@ -362,6 +365,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             gradient_squares=columns[1] if norms else empty,
             direction_squares=columns[2] if norms else empty,
             live=live,
+            distance_squares=columns[3] if self._row_count == 4 else empty,
         )
 
     def _present(self, batches: list[Batch]) -> Tensor | None:

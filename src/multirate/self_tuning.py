@@ -8,7 +8,8 @@ from math import inf
 from torch import Tensor
 
 from multirate import rules
-from multirate.adaptation import LogRates, Transition
+from multirate.adaptation import DistanceRates, LogRates, Transition
+from multirate.averaged import Averaged
 from multirate.levels import Level, level_name
 from multirate.optimizer import MultiRate, Parameters
 
@@ -27,7 +28,20 @@ def _log_rates(
     return LogRates(hyper_lr=hyper_lr, trace=trace, bounds=bounds)
 
 
-class SGD(MultiRate):
+_AVERAGED_KAPPA = {"global": 0.0}
+_FINER_KAPPA = 3.0
+
+
+def _distance_rates(
+    levels: Sequence[str | Level], hyper_lr: float | Mapping[str, float] | None, bounds: tuple[float, float]
+) -> DistanceRates:
+    """Distance rates whose global level is the distance alone; finer levels are lowered where they oscillate."""
+    if hyper_lr is None:
+        hyper_lr = {level_name(level): _AVERAGED_KAPPA.get(level_name(level), _FINER_KAPPA) for level in levels}
+    return DistanceRates(hyper_lr=hyper_lr, bounds=bounds)
+
+
+class SGD(Averaged):
     """Gradient descent that tunes its own rates; plain, heavy ball or Nesterov.
 
     The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
@@ -44,7 +58,6 @@ class SGD(MultiRate):
         foreach: ``False`` runs the for-loop reference.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Step size κ of the log-rates: one number or one per level.
-        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
 
@@ -65,7 +78,7 @@ class SGD(MultiRate):
         self,
         params: Parameters,
         lr: float | Tensor = 1e-3,
-        momentum: float = 0.0,
+        momentum: float = 0.8,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
@@ -74,23 +87,22 @@ class SGD(MultiRate):
         foreach: bool | None = None,
         levels: Sequence[str | Level] = ("global", "layer"),
         hyper_lr: float | Mapping[str, float] | None = None,
-        trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
     ) -> None:
         super().__init__(
             params,
             lr,
-            rule=rules.SGD(momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov),
+            rule=rules.Gradient(momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov),
             levels=levels,
-            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            adaptation=_distance_rates(levels, hyper_lr, bounds),
             transition=transition,
             maximize=maximize,
             foreach=foreach,
         )
 
 
-class Adam(MultiRate):
+class Adam(Averaged):
     """Adam that tunes its own rates.
 
     The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
@@ -109,7 +121,6 @@ class Adam(MultiRate):
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Step size κ of the log-rates: one number or one per level.
-        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
 
@@ -130,7 +141,7 @@ class Adam(MultiRate):
         self,
         params: Parameters,
         lr: float | Tensor = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float, float] = (0.8, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
@@ -141,14 +152,13 @@ class Adam(MultiRate):
         decoupled_weight_decay: bool = False,
         levels: Sequence[str | Level] = ("global", "layer"),
         hyper_lr: float | Mapping[str, float] | None = None,
-        trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
     ) -> None:
         super().__init__(
             params,
             lr,
-            rule=rules.Adam(
+            rule=rules.SecondMoment(
                 betas=betas,
                 eps=eps,
                 weight_decay=weight_decay,
@@ -156,14 +166,14 @@ class Adam(MultiRate):
                 decoupled_weight_decay=decoupled_weight_decay,
             ),
             levels=levels,
-            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            adaptation=_distance_rates(levels, hyper_lr, bounds),
             transition=transition,
             maximize=maximize,
             foreach=foreach,
         )
 
 
-class AdamW(MultiRate):
+class AdamW(Averaged):
     """AdamW that tunes its own rates.
 
     The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
@@ -181,7 +191,6 @@ class AdamW(MultiRate):
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Step size κ of the log-rates: one number or one per level.
-        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
 
@@ -202,7 +211,7 @@ class AdamW(MultiRate):
         self,
         params: Parameters,
         lr: float | Tensor = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float, float] = (0.8, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
@@ -212,18 +221,17 @@ class AdamW(MultiRate):
         capturable: bool = False,
         levels: Sequence[str | Level] = ("global", "layer"),
         hyper_lr: float | Mapping[str, float] | None = None,
-        trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
     ) -> None:
         super().__init__(
             params,
             lr,
-            rule=rules.Adam(
+            rule=rules.SecondMoment(
                 betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, decoupled_weight_decay=True
             ),
             levels=levels,
-            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            adaptation=_distance_rates(levels, hyper_lr, bounds),
             transition=transition,
             maximize=maximize,
             foreach=foreach,

@@ -2,6 +2,7 @@
 
 from multirate.adaptation.base import Adaptation, Measurement
 from multirate.adaptation.combination import CAMHD, Additive
+from multirate.adaptation.distance import DistanceRates
 from multirate.adaptation.log_rates import LogRates
 from multirate.adaptation.multiplicative import Multiplicative
 from multirate.adaptation.regularization import Regularized
@@ -13,6 +14,7 @@ __all__ = [
     "AdamStep",
     "Adaptation",
     "Additive",
+    "DistanceRates",
     "HyperStep",
     "LogRates",
     "Measurement",

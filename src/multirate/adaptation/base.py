@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,6 +27,7 @@ class Measurement:
         gradient_squares: ``‖g_t‖²`` per node, when asked for.
         direction_squares: ``‖e_{t-1}‖²`` per node, when asked for.
         live: 1 when every gradient is finite, else 0 (0-d).
+        distance_squares: ``‖y_t − y_0‖²`` per node, of averaged iterates.
     """
 
     sums: dict[str, Values]
@@ -34,6 +35,7 @@ class Measurement:
     gradient_squares: dict[str, Values]
     direction_squares: dict[str, Values]
     live: Tensor
+    distance_squares: dict[str, Values] = field(default_factory=dict)
 
     def hypergradient(self, level: str, reduction: str) -> Values:
         """Sum or mean of the agreement over each node of a level."""

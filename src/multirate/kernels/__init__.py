@@ -5,7 +5,17 @@ from __future__ import annotations
 from types import ModuleType
 
 from multirate.kernels import foreach, fused, reference
-from multirate.kernels.batch import DIRECTION, TRACE, Batch, Measured, arithmetic_dtype
+from multirate.kernels.batch import (
+    ANCHOR,
+    AVERAGE,
+    DIRECTION,
+    ITERATE,
+    TRACE,
+    Batch,
+    Measured,
+    arithmetic_dtype,
+    square_norm,
+)
 
 
 def choose(batch: Batch) -> ModuleType:
@@ -15,4 +25,15 @@ def choose(batch: Batch) -> ModuleType:
     return fused if fused.fits(batch) else foreach
 
 
-__all__ = ["DIRECTION", "TRACE", "Batch", "Measured", "arithmetic_dtype", "choose"]
+__all__ = [
+    "ANCHOR",
+    "AVERAGE",
+    "DIRECTION",
+    "ITERATE",
+    "TRACE",
+    "Batch",
+    "Measured",
+    "arithmetic_dtype",
+    "choose",
+    "square_norm",
+]

@@ -14,6 +14,12 @@ from multirate.rules import Rule
 
 DIRECTION = "previous_direction"
 TRACE = "trace"
+ITERATE = "iterate"
+"""State of averaged iterates: the iterate itself, of which the parameter holds the average."""
+ANCHOR = "anchor"
+"""State of averaged iterates: where the parameter began."""
+AVERAGE = "average"
+"""State of averaged iterates: the average in full precision, where the parameter's own type is a short one."""
 
 
 @dataclass
@@ -34,6 +40,8 @@ class Batch:
         horizon: Decay ρ of the trace the gradient is compared with; 0 compares with the last direction.
         norms: Whether squared norms are measured too.
         complex_pairs: Whether the last dimension holds the two parts of complex numbers.
+        at_training_point: Of averaged iterates: whether the parameters hold the point where gradients are taken, and
+            not the average.
     """
 
     rule: Rule
@@ -49,6 +57,7 @@ class Batch:
     horizon: float
     norms: bool
     complex_pairs: bool
+    at_training_point: bool = False
 
     @property
     def reference_state(self) -> str | None:
@@ -73,7 +82,8 @@ class Measured:
     """Agreement of one batch, and squared norms when asked for.
 
     Attributes:
-        rows: For each tensor its sums over cells, ``(1 or 3, cells)``: agreement, ``‖g‖²``, ``‖e‖²``.
+        rows: For each tensor its sums over cells, ``(1, 3 or 4, cells)``: agreement, ``‖g‖²``, ``‖e‖²`` and, of
+            averaged iterates, ``‖y − y₀‖²``.
         elements: For each tensor the same without summing, when there is a rate per element.
     """
 
@@ -84,3 +94,22 @@ class Measured:
 def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
     """Precision a parameter's gradient is computed with: half-precision types in float32."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def square_norm(gradient: Tensor) -> Tensor:
+    """``‖g‖²`` of one tensor, 0-d; not finite when an element is not."""
+    if gradient.is_contiguous() and gradient.dtype in (torch.float32, torch.float64):
+        flat = gradient.flatten()
+        return torch.dot(flat, flat)
+    return gradient.to(arithmetic_dtype(gradient.dtype)).square().sum()
+
+
+def held(squares: Tensor, elements: int, longest: float) -> Tensor:
+    """What to multiply a direction by so that its root mean square is at most ``longest``.
+
+    Args:
+        squares: Its squared norm, 0-d.
+        elements: How many elements it has.
+        longest: The limit.
+    """
+    return (squares / (max(elements, 1) * longest**2)).clamp(min=1.0).rsqrt()

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from multirate.kernels.batch import DIRECTION, TRACE, Batch, Measured, arithmetic_dtype
+from multirate.kernels.batch import (
+    ANCHOR,
+    AVERAGE,
+    DIRECTION,
+    ITERATE,
+    TRACE,
+    Batch,
+    Measured,
+    arithmetic_dtype,
+    held,
+    square_norm,
+)
 from multirate.levels.cells import Cells
 from multirate.tensorlist import TensorList
 
@@ -34,6 +47,12 @@ def _zeroed(gradient: Tensor, live: Tensor, mask: Tensor) -> Tensor:
     if gradient.dtype in _INTEGER:
         return torch.bitwise_and(gradient.view(mask.dtype), mask).view(gradient.dtype)
     return torch.where(live > 0, gradient, 0.0)
+
+
+def _live_gradients(batch: Batch, live: Tensor) -> TensorList:
+    gradients = _gradients(batch)
+    mask = -(live > 0).to(_INTEGER.get(gradients[0].dtype, torch.int32))
+    return TensorList([_zeroed(g, live, mask) for g in gradients])
 
 
 def _inner(cells: Cells, first: Tensor, second: Tensor) -> Tensor:
@@ -72,9 +91,7 @@ def measure(batch: Batch, previous: Mapping[str, list[Tensor]]) -> Measured:
 def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live: Tensor, moved: list[Tensor]) -> None:
     """See :func:`multirate.kernels.reference.apply`."""
     parameters = TensorList(batch.parameters)
-    gradients = _gradients(batch)
-    mask = -(live > 0).to(_INTEGER.get(gradients[0].dtype, torch.int32))
-    gradients = TensorList([_zeroed(g, live, mask) for g in gradients])
+    gradients = _live_gradients(batch, live)
     state = {name: TensorList(tensors) for name, tensors in batch.state.items()}
     own = {name: TensorList(values) for name, values in c.items()}
     rate = TensorList(rates)
@@ -98,3 +115,72 @@ def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live
                 kept.lerp_(direction, live.to(kept.dtype))
             else:
                 kept.copy_(torch.where(live > 0, direction.to(kept.dtype), kept))
+
+
+def advance(
+    batch: Batch,
+    rates: list[Tensor],
+    c: Mapping[str, list[Tensor]],
+    live: Tensor,
+    shares: list[Tensor],
+    rests_at_average: bool,
+) -> Measured:
+    """See :func:`multirate.kernels.reference.advance`."""
+    beta = batch.rule.interpolation(batch.options)
+    state = {name: TensorList(tensors) for name, tensors in batch.state.items()}
+    own = {name: TensorList(values) for name, values in c.items()}
+    iterates, rate = state[ITERATE], TensorList(rates)
+    gradients = _live_gradients(batch, live)
+    points = TensorList([p.to(z.dtype) for p, z in zip(batch.parameters, iterates, strict=True)])
+    directions = batch.rule.update(gradients, state, own, live, batch.options)
+    behind = state.get(AVERAGE, points) - iterates
+    if AVERAGE not in state and batch.at_training_point:
+        behind.mul_(1.0 / beta)
+    scale = _scales(batch, directions, c.get("scale"))
+    measured = _measured(batch, directions, behind, points - state[ANCHOR], scale)
+    averages = behind.add_(iterates)
+    if batch.decoupled_decay:
+        for z, y, r in zip(iterates, points, rate, strict=True):
+            z.addcmul_(y, r, value=-batch.decoupled_decay)
+    iterates.addcmul_(directions, rate if scale is None else rate * TensorList(scale), value=-1.0)
+    for i, (parameter, average) in enumerate(zip(batch.parameters, averages, strict=True)):
+        average.lerp_(iterates[i], shares[i])
+        if AVERAGE in state:
+            state[AVERAGE][i].copy_(average)
+        target = average if rests_at_average else torch.lerp(iterates[i], average, beta)
+        stays = rests_at_average != batch.at_training_point
+        parameter.copy_(points[i].lerp(target, live) if stays else target)
+    return measured
+
+
+def _scales(batch: Batch, directions: TensorList, scale: list[Tensor] | None) -> list[Tensor] | None:
+    """What multiplies each direction, so that none is longer than its rule allows."""
+    longest = batch.rule.longest
+    if longest == inf:
+        return scale
+    scales = []
+    for i, direction in enumerate(directions):
+        own = 1.0 if scale is None else scale[i]
+        squares = square_norm(direction) * own * own
+        scales.append(held(squares, direction.numel(), longest) * own)
+    return scales
+
+
+def _measured(
+    batch: Batch, directions: TensorList, behind: TensorList, offsets: TensorList, scale: list[Tensor] | None
+) -> Measured:
+    """The four sums of averaged iterates; the scale of the directions comes in at the end, where there is little."""
+    pairs = [(directions, behind), (directions, directions), (behind, behind), (offsets, offsets)]
+    measured = Measured([], [])
+    for i, cells in enumerate(batch.cells):
+        powers: list[Any] = [1.0, 1.0] if scale is None else [scale[i], scale[i] * scale[i]]
+        if batch.elementwise:
+            products = [first[i] * second[i] for first, second in pairs]
+            products = [*(p * s for p, s in zip(products, powers, strict=False)), *products[2:]]
+            measured.rows.append(torch.stack([cells.reduce(product) for product in products]))
+            measured.elements.append([p.sum(-1, keepdim=True) if batch.complex_pairs else p for p in products])
+        else:
+            sums = [_inner(cells, first[i], second[i]) for first, second in pairs]
+            sums = [*(p * s for p, s in zip(sums, powers, strict=False)), *sums[2:]]
+            measured.rows.append(torch.stack(sums))
+    return measured

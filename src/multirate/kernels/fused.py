@@ -1,7 +1,7 @@
 """Adam on a CPU by torch's own fused kernel: one pass over memory instead of eight.
 
-Only the update is fused; measuring is that of :mod:`multirate.kernels.foreach`. The kernel leaves everything as it was
-when ``found_inf`` is 1, which is what a skipped step needs.
+Only that update is fused; measuring and averaged iterates are those of :mod:`multirate.kernels.foreach`. The kernel
+leaves everything as it was when ``found_inf`` is 1, which is what a skipped step needs.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from multirate.kernels.batch import Batch
-from multirate.kernels.foreach import measure
+from multirate.kernels.foreach import advance, measure
 from multirate.rules import Adam
 
-__all__ = ["apply", "fits", "measure"]
+__all__ = ["advance", "apply", "fits", "measure"]
 
 
 def fits(batch: Batch) -> bool:

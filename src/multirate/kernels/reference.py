@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 import torch
 from torch import Tensor
 
-from multirate.kernels.batch import DIRECTION, TRACE, Batch, Measured, arithmetic_dtype
+from multirate.kernels.batch import ANCHOR, AVERAGE, DIRECTION, ITERATE, TRACE, Batch, Measured, arithmetic_dtype, held
 
 
 def _gradient(batch: Batch, i: int) -> Tensor:
@@ -78,3 +79,65 @@ def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live
         elif DIRECTION in state:
             kept = state[DIRECTION]
             kept.copy_(torch.where(live > 0, direction.to(kept.dtype), kept))
+
+
+def advance(
+    batch: Batch,
+    rates: list[Tensor],
+    c: Mapping[str, list[Tensor]],
+    live: Tensor,
+    shares: list[Tensor],
+    rests_at_average: bool,
+) -> Measured:
+    """Moves averaged iterates: ``z ← z − rate · (d + λ y)``, ``x ← x + share · (z − x)``; measures on the way.
+
+    Args:
+        batch: The tensors; each parameter holds the point ``y = β x + (1 − β) z`` where its gradient was taken, or the
+            average ``x``.
+        rates: The applied rate of each tensor, broadcastable, schedule included and 0 on a skipped step.
+        c: Coefficients of this update, one value a tensor.
+        live: 1, or 0 on a skipped step.
+        shares: Weight of the new iterate in the average of each tensor, 0 on a skipped step.
+        rests_at_average: Whether to leave ``x`` in the parameters, and not ``y``.
+
+    Returns:
+        For each tensor the sums over cells of ``d ⊙ (x − z)``, ``d²``, ``(x − z)²`` and ``(y − y₀)²``, before the move.
+
+    Reference:
+        Defazio et al.: The road less scheduled, arXiv 2405.15682, Eqs. 3 to 5.
+    """
+    beta = batch.rule.interpolation(batch.options)
+    measured = Measured([], [])
+    for i, parameter in enumerate(batch.parameters):
+        gradient = torch.where(live > 0, _gradient(batch, i), 0.0)
+        state = {name: tensors[i] for name, tensors in batch.state.items()}
+        own = {name: values[i] for name, values in c.items()}
+        iterate = state[ITERATE]
+        point = parameter.to(iterate.dtype)
+        if AVERAGE in state:
+            behind = state[AVERAGE] - iterate
+        elif batch.at_training_point:
+            behind = (point - iterate) / beta
+        else:
+            behind = point - iterate
+        direction = batch.rule.update(gradient, state, own, live, batch.options)
+        if "scale" in own:
+            direction = direction * own["scale"]
+        if batch.rule.longest < inf:
+            direction = direction * held((direction * direction).sum(), direction.numel(), batch.rule.longest)
+        average, offset = iterate + behind, point - state[ANCHOR]
+        products = [direction * behind, direction * direction, behind * behind, offset * offset]
+        measured.rows.append(torch.stack([batch.cells[i].reduce(product) for product in products]))
+        if batch.elementwise:
+            measured.elements.append([p.sum(-1, keepdim=True) if batch.complex_pairs else p for p in products])
+        if batch.decoupled_decay:
+            direction = direction + batch.decoupled_decay * point
+        moved = iterate - rates[i] * direction
+        averaged = average + shares[i] * (moved - average)
+        iterate.copy_(moved)
+        if AVERAGE in state:
+            state[AVERAGE].copy_(averaged)
+        target = averaged if rests_at_average else beta * averaged + (1.0 - beta) * moved
+        stays = rests_at_average != batch.at_training_point
+        parameter.copy_(torch.where(live > 0, target, point) if stays else target)
+    return measured

@@ -2,12 +2,24 @@
 
 from multirate.rules.adabound import AdaBound
 from multirate.rules.adagrad import Adagrad
-from multirate.rules.adam import Adam
+from multirate.rules.adam import Adam, SecondMoment
 from multirate.rules.base import Rule
 from multirate.rules.lion import Lion
 from multirate.rules.nadam import NAdam
 from multirate.rules.radam import RAdam
 from multirate.rules.rmsprop import RMSprop
-from multirate.rules.sgd import SGD
+from multirate.rules.sgd import SGD, Gradient
 
-__all__ = ["SGD", "AdaBound", "Adagrad", "Adam", "Lion", "NAdam", "RAdam", "RMSprop", "Rule"]
+__all__ = [
+    "SGD",
+    "AdaBound",
+    "Adagrad",
+    "Adam",
+    "Gradient",
+    "Lion",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rule",
+    "SecondMoment",
+]

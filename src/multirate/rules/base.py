@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import log
+from math import inf, log
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -32,6 +32,10 @@ class Rule(ABC):
     default_lr: ClassVar[float] = 1e-3
     scalars: ClassVar[Mapping[str, float]] = {}
     """Per-tensor scalars beside ``step`` that the rule keeps, with their initial values."""
+    normalised: ClassVar[bool] = True
+    """Whether an element of the first direction is about 1 in size, whatever the gradient."""
+    longest: ClassVar[float] = inf
+    """For averaged iterates: the root mean square that the direction of a tensor is held to."""
     direction_dtype: ClassVar[torch.dtype | None] = None
     """Storage type of the previous direction where the rule has to keep it (``None``: the state's own)."""
 
@@ -73,6 +77,10 @@ class Rule(ABC):
         self, gradient: Elements, state: State, c: Mapping[str, Any], live: Tensor, options: Options
     ) -> Elements:
         """Updates the buffers with a gradient and returns the new direction, ``scale`` left out."""
+
+    def interpolation(self, options: Options) -> float:
+        """For averaged iterates: the weight of the average in the point where gradients are taken."""
+        return 0.8
 
     def displacement(
         self, direction: Elements, state: State, c: Mapping[str, Any], rate: Elements, options: Options

@@ -19,6 +19,8 @@ class SGD(Rule):
     ``g_{t-1} + μ v_{t-1}`` cannot be rebuilt. The heavy ball's direction is its momentum, so it needs none.
     """
 
+    normalised = False
+
     momentum: float = 0.0
     dampening: float = 0.0
     weight_decay: float = 0.0
@@ -57,3 +59,35 @@ class SGD(Rule):
         share = gradient * c["gradient"] if "gradient" in c else gradient
         buffer = state["momentum_buffer"].mul_(keep(momentum, live)).add_(share)
         return gradient + buffer * momentum if options["nesterov"] else buffer
+
+
+@dataclass(frozen=True)
+class Gradient(SGD):
+    """The gradient itself, for averaged iterates: the average does what a momentum does.
+
+    ``momentum`` is the weight of the average in the point where gradients are taken. Momentum of any kind averages
+    already, so ``dampening`` and ``nesterov`` change nothing.
+    """
+
+    momentum: float = 0.8
+
+    def check(self, options: Options) -> None:
+        super().check(options)
+        in_range("momentum", options["momentum"], low=0.0, below=1.0)
+
+    def buffers(self, options: Options) -> Mapping[str, float]:
+        return {}
+
+    def keeps_direction(self, options: Options) -> bool:
+        return True
+
+    def coefficients(self, scalars: Mapping[str, Tensor], options: Options) -> dict[str, Tensor]:
+        return {}
+
+    def update(
+        self, gradient: Elements, state: State, c: Mapping[str, Any], live: Tensor, options: Options
+    ) -> Elements:
+        return gradient
+
+    def interpolation(self, options: Options) -> float:
+        return float(options["momentum"])

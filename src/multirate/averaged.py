@@ -1,0 +1,341 @@
+"""The shell of averaged iterates: gradients between iterate and average, rates from the distance travelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multirate import kernels, training_point
+from multirate.adaptation import DistanceRates, Measurement, Transition
+from multirate.ghost import awake
+from multirate.kernels import ANCHOR, AVERAGE, ITERATE, Batch
+from multirate.levels import ELEMENT, Level, Values
+from multirate.memory import TENSOR, Slot, settle
+from multirate.optimizer import MultiRate, Parameters
+from multirate.rules import Rule
+
+_RECENCY = 2
+"""Power of the step count that an iterate weighs with in the average."""
+_FIRST_STEP = 3e-3
+"""The longest first step, as a share of the norm of the parameters."""
+_SMALLEST_SIZE = 1e-2
+"""Root mean square that parameters are taken to have at least, for the first step of those that begin at 0."""
+_SLOWEST_START = 0.1
+"""The least first rate, as a share of the one that ``_FIRST_STEP`` allows."""
+_LEAST_INTERPOLATION = 0.5
+"""With less, the average is kept, since finding it again from the other two would lose digits."""
+
+
+@dataclass
+class Place:
+    """Where the parameters of an optimizer are; an object of its own, so that ``torch.compile`` sees it change."""
+
+    training: bool = False
+
+
+class Averaged(MultiRate):
+    r"""Averaged iterates whose rates are learned, with nothing to tune.
+
+    With the iterate ``z``, its average ``x`` and the point ``y`` where gradients are taken:
+
+        ``y = β x + (1 − β) z``,   ``z ← z − η α* ⊙ (d(g(y)) + λ y)``,   ``x ← x + w_t / Σ w · (z − x)``
+
+    with weights ``w_t = t²`` and ``w_0 = 1``.
+
+    The rates α* are those of :class:`multirate.adaptation.DistanceRates`, one step late, so that a step is one pass.
+    The first rate is ``lr``, but at most what moves the parameters by 0.3 % of their norm, and at least a tenth of
+    that: from then on the rate finds itself.
+
+    Parameters hold ``x``, which is what to evaluate and to save. A forward pass in training mode through a module that
+    owns them moves them to ``y``, and :meth:`step` moves them back. Parameters that no module owns rest at ``y``;
+    :meth:`averaged` lends their average.
+
+    Args:
+        params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
+        lr: The first learning rate, > 0; the factor of a schedule is relative to it.
+        rule: Direction of the update, from :mod:`multirate.rules`; its ``interpolation`` is β.
+        levels: Levels that share a rate, see :class:`multirate.MultiRate`.
+        adaptation: How rates follow from distance and agreement.
+        transition: Transition to a fixed rate, or its rate r.
+        maximize: Maximise instead of minimise.
+        foreach: ``False`` runs the for-loop reference.
+
+    Raises:
+        ValueError: For an option out of range; the message names it, its value and the cure.
+
+    Reference:
+        The average: Defazio et al., The road less scheduled, arXiv 2405.15682, Eqs. 3 to 5.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float | Tensor,
+        *,
+        rule: Rule,
+        levels: Sequence[str | Level],
+        adaptation: DistanceRates,
+        transition: Transition | float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+    ) -> None:
+        self._place = Place()
+        self._rests_at_average = False
+        self._begun: list[bool] = []
+        modules = list(training_point.modules_behind(params))
+        super().__init__(
+            params,
+            lr,
+            rule=rule,
+            levels=levels,
+            adaptation=adaptation,
+            transition=transition,
+            maximize=maximize,
+            foreach=foreach,
+        )
+        self._attach(modules)
+
+    # -- where the parameters are ------------------------------------------------------------------------------
+
+    def _attach(self, modules: Sequence[torch.nn.Module]) -> None:
+        """Hooks the modules that own the parameters, looking for them where they were not given."""
+        known = {id(p) for module in modules for p in module.parameters()}
+        missing = [p for p in self._parameters if id(p) not in known]
+        owners = training_point.owners_of(missing) if missing else []
+        found = known | {id(p) for module in owners for p in module.parameters(recurse=False)}
+        training_point.attach(self, [*modules, *owners])
+        self._rests_at_average = all(id(p) in found for p in self._parameters)
+        if not self._rests_at_average:
+            self.to_training_point()
+
+    @torch.no_grad()
+    def to_training_point(self) -> None:
+        """Moves the parameters from the average to the point where gradients are taken, if they are not there."""
+        if not self._place.training:
+            self._begin()
+            self._move(average=False)
+
+    @torch.no_grad()
+    def to_average(self) -> None:
+        """Moves the parameters from the point where gradients are taken to the average, if that is where they rest."""
+        if self._place.training and self._rests_at_average:
+            self._move(average=True)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Has the parameters hold the average inside a ``with`` block, also those that no module owns."""
+        there = self._place.training
+        if there:
+            with torch.no_grad():
+                self._move(average=True)
+        try:
+            yield
+        finally:
+            if there:
+                with torch.no_grad():
+                    self._move(average=False)
+
+    def _move(self, average: bool) -> None:
+        for group in self.param_groups:
+            beta = self.rule.interpolation(group)
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if ITERATE in state:
+                    _move(parameter, state, beta, average)
+        self._place.training = not average
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    @property
+    def _row_count(self) -> int:
+        return 4
+
+    def _slots(self) -> list[Slot]:
+        return [*super()._slots(), Slot("average_weight", TENSOR, 1.0)]
+
+    def _elementwise(self, group: dict[str, Any]) -> dict[str, tuple[float, torch.dtype | None]]:
+        wanted: dict[str, tuple[float, torch.dtype | None]] = {
+            name: (start, None) for name, start in self.rule.buffers(group).items()
+        }
+        wanted[ITERATE] = wanted[ANCHOR] = (0.0, None)
+        short = any(kernels.arithmetic_dtype(p.dtype) != p.dtype for p in group["params"])
+        if short or self.rule.interpolation(group) < _LEAST_INTERPOLATION:
+            wanted[AVERAGE] = (0.0, None)
+        return wanted
+
+    def _allocate(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        missing = [name for name in (ITERATE, ANCHOR, AVERAGE) if name not in state]
+        super()._allocate(parameter, group)
+        with torch.no_grad():
+            for name in missing:
+                if name in state:
+                    state[name].copy_(parameter)
+
+    def _build(self) -> None:
+        super()._build()
+        if self._tree.levels[0] == ELEMENT:
+            raise ValueError(
+                "levels: 'parameter' alone has no node to measure a distance over; add 'global' or 'layer'"
+            )
+        self._begun += [False] * (len(self._parameters) - len(self._begun))
+        self._none = torch.zeros((), dtype=self._memory.dtype, device=self._memory.device)
+        counts = torch.zeros(len(self._parameters), dtype=self._memory.dtype, device=self._memory.device)
+        self._elements = counts.index_add(0, self._tree.tensor_of_cell, self._tree.elements_of_cell).clamp(min=1.0)
+
+    def _empty_batch(self, group: dict[str, Any], parameter: Tensor, start: int, names: list[str]) -> Batch:
+        batch = super()._empty_batch(group, parameter, start, names)
+        batch.at_training_point = self._place.training
+        return batch
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group; its new nodes start afresh, nodes that exist keep their rates."""
+        ready, modules = self._ready, list(training_point.modules_behind([param_group]))
+        if ready:
+            self.to_average()
+        super().add_param_group(param_group)
+        if ready:
+            self._attach(modules)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads a state; a state of ``torch.optim`` starts the rule warm and the iterates at the parameters."""
+        self.to_average()
+        super().load_state_dict(state_dict)
+        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        saved = [state_dict["state"].get(i, {}) for i in ids]
+        self._begun = [ITERATE in state and float(state["step"]) > 0 for state in saved]
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_place", "_rests_at_average", "_begun")
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_begun" in state:
+            self._attach([])
+
+    def _begin(self) -> None:
+        """Lets what has not moved yet begin at the parameters as they are now, whatever was loaded into them."""
+        begun = zip(self._parameters, self._begun, strict=True)
+        fresh = [parameter for parameter, done in begun if not done and ITERATE in self.state[parameter]]
+        if not fresh:
+            return
+        for parameter in fresh:
+            for name in (ITERATE, ANCHOR, AVERAGE):
+                if name in self.state[parameter]:
+                    self.state[parameter][name].copy_(parameter)
+
+    # -- one step ----------------------------------------------------------------------------------------------
+
+    def _step(self, batches: list[Batch]) -> None:
+        self._begin()
+        present, memory = self._present(batches), self._memory
+        squares = self._gradient_squares(batches)
+        finite = torch.isfinite(squares).all().to(memory.dtype)
+        live = finite * awake(self.param_groups, memory.device, memory.dtype)
+        moving = self._schedule().ne(0).to(memory.dtype) * live
+        moving = moving if present is None else moving * present
+        if not all(self._begun):
+            self._set_out(squares, moving)
+        rates = self.adaptation.combined(memory, self._reference_lr)
+        schedule = self._count(live, present)
+        measured = self._advance(batches, rates, schedule, moving, live)
+        self.adaptation.update(memory, measured, self._reference_lr)
+        memory["skipped"].add_(1.0 - finite)
+        for batch in batches:
+            if isinstance(batch.options["lr"], Tensor) or batch.options["lr"] != 0:
+                for i in batch.index:
+                    self._begun[i] = True
+
+    def _gradient_squares(self, batches: list[Batch]) -> Tensor:
+        """``‖g‖²`` of every tensor; 0 without a gradient."""
+        memory = self._memory
+        squares = [self._none] * len(self._parameters)
+        for batch in batches:
+            for i, gradient in zip(batch.index, batch.gradients, strict=True):
+                squares[i] = kernels.square_norm(gradient).to(memory.device, memory.dtype)
+        return torch.stack(squares)
+
+    def _set_out(self, squares: Tensor, moving: Tensor) -> None:
+        """The first rate of nodes that have not moved: ``lr``, between what is too long and what is too short."""
+        tree, memory = self._tree, self._memory
+        root, sizes = tree.levels[0], []
+        for parameter, cells in zip(self._parameters, tree.cells, strict=True):
+            real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
+            sizes.append(cells.reduce(real.to(memory.dtype).square()).to(memory.device))
+        elements = tree.elements_of_cell
+        steps = elements if self.rule.normalised else elements * (squares / self._elements)[tree.tensor_of_cell]
+        table = torch.stack([torch.cat(sizes), elements, steps, moving[tree.tensor_of_cell]])
+        norm, count, step, movers = tree.pool(table, "cell", root)
+        reach = torch.maximum(norm, count * _SMALLEST_SIZE**2).sqrt() * _FIRST_STEP
+        longest = reach / step.sqrt()
+        first = torch.clamp(torch.full_like(longest, self._reference_lr), longest * _SLOWEST_START, longest)
+        settle(memory["first_rate"], first, movers * (memory["squares"] == 0))
+
+    def _advance(
+        self, batches: list[Batch], rates: Values, schedule: Tensor, moving: Tensor, live: Tensor
+    ) -> Measurement:
+        """Moves what has a gradient, in one pass that also measures for the next step's rates."""
+        tree, memory = self._tree, self._memory
+        if self.transition is not None:
+            rates = self.transition.mix(rates, memory["time"][0], self._reference_lr)
+        weight = memory["step"].pow(_RECENCY) * moving
+        memory["average_weight"].add_(weight)
+        shares = (weight / memory["average_weight"]).unbind()
+        schedule = schedule * live
+        cells = (
+            tree.lift(rates, tree.finest, "cell") * schedule[tree.tensor_of_cell] if isinstance(rates, Tensor) else None
+        )
+        coefficients = self._coefficients(schedule)
+        rows = list(self._zero_rows)
+        elements: dict[int, list[Tensor]] = {}
+        for batch in batches:
+            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.parameters[0].dtype)
+            if isinstance(cells, Tensor):
+                here = cells.to(device, dtype)
+                own = [tree.broadcast(i, here) for i in batch.index]
+            else:
+                own = [(rates[i] * schedule[i].to(device)).to(device, dtype) for i in batch.index]
+            found = kernels.choose(batch).advance(
+                batch,
+                own,
+                coefficients(batch),
+                live.to(device, dtype),
+                [shares[i].to(device, dtype) for i in batch.index],
+                self._rests_at_average,
+            )
+            for i, row in zip(batch.index, found.rows, strict=True):
+                rows[i] = row.to(memory.device, memory.dtype)
+            elements.update(zip(batch.index, found.elements, strict=False))
+        self._leave_training_point({i for batch in batches for i in batch.index})
+        of_cell = moving[tree.tensor_of_cell]
+        table = torch.cat([torch.cat(rows, dim=1), tree.elements_of_cell.unsqueeze(0)]) * of_cell
+        return self._pooled(table, elements, moving, live)
+
+    def _leave_training_point(self, stepped: set[int]) -> None:
+        """Parameters without a gradient go back to their average too."""
+        if not self._rests_at_average or not self._place.training:
+            return
+        index = 0
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if index not in stepped and ITERATE in self.state[parameter]:
+                    _move(parameter, self.state[parameter], self.rule.interpolation(group), average=True)
+                index += 1
+        self._place.training = False
+
+
+def _move(parameter: Tensor, state: dict[str, Any], beta: float, average: bool) -> None:
+    """Moves one parameter from the average to the point ``β x + (1 − β) z``, or back."""
+    iterate = state[ITERATE]
+    if AVERAGE in state:
+        parameter.copy_(state[AVERAGE] if average else torch.lerp(iterate, state[AVERAGE], beta))
+    elif average:
+        parameter.sub_(iterate, alpha=1.0 - beta).div_(beta)
+    else:
+        parameter.lerp_(iterate, 1.0 - beta)

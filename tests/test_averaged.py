@@ -1,0 +1,434 @@
+"""Averaged iterates with distance rates: against plain loops, and where the parameters are at every moment."""
+
+import copy
+import gc
+import io
+import math
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import multirate
+from multirate import rules
+from multirate.adaptation import DistanceRates
+from multirate.averaged import Averaged
+
+GAIN, LEAK, KAPPA = 1.75, 0.02, 3.0
+
+
+def a_model(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+
+
+def a_loss(model: nn.Module, t: int, size: int = 16) -> Tensor:
+    generator = torch.Generator().manual_seed(t)
+    x = torch.randn(size, 4, generator=generator, dtype=torch.float64).to(next(model.parameters()).dtype)
+    return (model(x) - torch.stack([x[:, 0] * x[:, 1], x.sum(1)], 1)).square().mean()
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, start: int = 0, size: int = 16) -> None:
+    for t in range(start, start + steps):
+        optimizer.zero_grad()
+        a_loss(model, t, size).backward()
+        optimizer.step()
+
+
+def held_out(model: nn.Module) -> float:
+    was = model.training
+    model.eval()
+    with torch.no_grad():
+        loss = a_loss(model, 10_000, 512).item()
+    model.train(was)
+    return loss
+
+
+def averaged(model: Any, rule: rules.Rule, lr: float = 1e-3, **options: Any) -> Averaged:
+    levels = options.pop("levels", ("global", "layer"))
+    adaptation = options.pop("adaptation", None) or DistanceRates(gain=GAIN, leak=LEAK, hyper_lr=KAPPA)
+    return Averaged(model, lr, rule=rule, levels=levels, adaptation=adaptation, **options)
+
+
+class Loop:
+    """The method as it is printed, for one global and one layer level, tensor after tensor, in float64."""
+
+    def __init__(self, model: nn.Module, beta: float, lr: float, kappas: tuple[float, float], adam: bool, decay: float):
+        self.model, self.beta, self.lr, self.kappas, self.adam, self.decay = model, beta, lr, kappas, adam, decay
+        self.x = [p.detach().clone() for p in model.parameters()]
+        self.z, self.anchor = [x.clone() for x in self.x], [x.clone() for x in self.x]
+        self.v = [torch.zeros_like(x) for x in self.x]
+        self.layer = [int(name.split(".")[0]) for name, _ in model.named_parameters()]
+        self.distance, self.squares, self.weight, self.first = 0.0, 0.0, 1.0, None
+        self.logs = {"global": 0.0, **dict.fromkeys(self.layer, 0.0)}
+
+    def step(self, t: int) -> None:
+        points = [self.beta * x + (1 - self.beta) * z for x, z in zip(self.x, self.z, strict=True)]
+        for p, y in zip(self.model.parameters(), points, strict=True):
+            p.data.copy_(y)
+            p.grad = None
+        a_loss(self.model, t - 1, 2).backward()
+        gradients = [p.grad for p in self.model.parameters()]
+        directions = []
+        for v, g in zip(self.v, gradients, strict=True):
+            if self.adam:
+                v.mul_(0.999).addcmul_(g, g, value=1e-3)
+                u = g / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+                directions.append(u * min(1.0, 3.0 / max(1e-30, float(u.square().mean().sqrt()))))
+            else:
+                directions.append(g)
+        count = sum(x.numel() for x in self.x)
+        if self.first is None:
+            size = math.sqrt(max(sum(float(x.square().sum()) for x in self.x), count * 1e-4))
+            length = math.sqrt(count if self.adam else sum(float(g.square().sum()) for g in gradients))
+            longest = FIRST_STEP * size / length
+            self.first = min(max(self.lr, 0.1 * longest), longest)
+        root = GAIN * self.distance / math.sqrt(self.squares) if self.squares else self.first
+        rates = [
+            root * math.exp(min(0, max(-2.5, self.logs["global"])) + min(0, max(-2.5, self.logs[layer])))
+            for layer in self.layer
+        ]
+        behind = [x - z for x, z in zip(self.x, self.z, strict=True)]
+        fresh = self.squares == 0
+        self.squares += sum(float(d.square().sum()) for d in directions)
+        if fresh:
+            self.distance = self.first * math.sqrt(self.squares) / GAIN
+        travelled = sum(float((y - a).square().sum()) for y, a in zip(points, self.anchor, strict=True))
+        self.distance = max(self.distance, math.sqrt(travelled))
+        leak = max(LEAK, 1 / t)
+        for node, log in self.logs.items():
+            mine = [i for i, layer in enumerate(self.layer) if node in ("global", layer)]
+            inner = sum(float((directions[i] * behind[i]).sum()) for i in mine)
+            norms = math.sqrt(
+                sum(float(directions[i].square().sum()) for i in mine)
+                * sum(float(behind[i].square().sum()) for i in mine)
+            )
+            kappa = self.kappas[0] if node == "global" else self.kappas[1]
+            self.logs[node] = log + leak * (kappa * (inner / norms if norms > 1e-30 else 0.0) - log)
+        self.weight += t**2
+        for i, rate in enumerate(rates):
+            self.z[i] -= rate * (directions[i] + self.decay * points[i])
+            self.x[i] += t**2 / self.weight * (self.z[i] - self.x[i])
+
+
+FIRST_STEP = multirate.averaged._FIRST_STEP
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+@pytest.mark.parametrize("lr", [1e-9, 1e-4, 1.0])
+@pytest.mark.parametrize("adam", [True, False], ids=["adam", "gradient"])
+def test_it_is_the_printed_method(adam: bool, lr: float, foreach: bool | None) -> None:
+    model, twin = a_model().double(), a_model().double()
+    decay = 0.1 if adam else 0.0
+    rule = (
+        rules.SecondMoment(betas=(0.7, 0.999), weight_decay=decay, decoupled_weight_decay=True)
+        if adam
+        else rules.Gradient(momentum=0.7)
+    )
+    adaptation = DistanceRates(gain=GAIN, leak=LEAK, hyper_lr={"global": 2.0, "layer": KAPPA})
+    optimizer = averaged(model, rule, lr, adaptation=adaptation, foreach=foreach)
+    loop = Loop(twin, 0.7, lr, (2.0, KAPPA), adam, decay)
+    for t in range(1, 401):
+        train(model, optimizer, 1, t - 1, size=2)
+        loop.step(t)
+        for p, x, z in zip(model.parameters(), loop.x, loop.z, strict=True):
+            torch.testing.assert_close(p.detach(), x, rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(optimizer.state[p]["iterate"], z, rtol=1e-6, atol=1e-9)
+    assert loop.distance > 0
+    assert min(loop.logs.values()) < 0
+
+
+@pytest.mark.parametrize("levels", [("global",), ("global", "unit"), ("layer", "parameter"), ("unit",)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_lists_agree_with_the_reference(name: str, dtype: torch.dtype, levels: tuple[str, ...]) -> None:
+    models = [a_model().to(dtype) for _ in range(2)]
+    options = {"amsgrad": True} if name == "Adam" else {}
+    pair = [
+        getattr(multirate, name)(m, 1e-3, weight_decay=0.01, levels=levels, foreach=foreach, **options)
+        for m, foreach in zip(models, (None, False), strict=True)
+    ]
+    tolerance = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 3e-2}[dtype]
+    for t in range(20):
+        for model, optimizer in zip(models, pair, strict=True):
+            train(model, optimizer, 1, t)
+        for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance * 0.1)
+            for key, value in pair[0].state[p].items():
+                torch.testing.assert_close(value, pair[1].state[q][key], rtol=tolerance, atol=tolerance)
+
+
+def test_the_rules_of_averaged_iterates_leave_the_averaging_to_them() -> None:
+    options = {**rules.SecondMoment(betas=(0.6, 0.9)).options()}
+    assert rules.SecondMoment().interpolation(options) == 0.6
+    assert "exp_avg" not in rules.SecondMoment().buffers(options)
+    assert rules.Gradient(momentum=0.3).interpolation({"momentum": 0.3}) == 0.3
+    with pytest.raises(ValueError, match="momentum"):
+        multirate.SGD(a_model(), momentum=1.0)
+    with pytest.raises(ValueError, match="levels"):
+        multirate.Adam(a_model(), levels=("parameter",))
+
+
+# -- where the parameters are ----------------------------------------------------------------------------------------
+
+
+def average_of(optimizer: Averaged, parameter: Tensor) -> Tensor:
+    with optimizer.averaged():
+        return parameter.detach().clone()
+
+
+def as_named(model: nn.Module) -> Any:
+    return model.named_parameters()
+
+
+def as_groups(model: nn.Module) -> Any:
+    named = list(model.named_parameters())
+    return [
+        {"params": [p for n, p in named if n.endswith("weight")]},
+        {"params": [p for n, p in named if n.endswith("bias")], "weight_decay": 0.0},
+    ]
+
+
+WAYS = {
+    "model": lambda model: model,
+    "named_parameters": as_named,
+    "parameters": lambda model: model.parameters(),
+    "list": lambda model: list(model.parameters()),
+    "groups": as_groups,
+    "groups of generators": lambda model: [{"params": m.parameters()} for m in (model[0], model[2])],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_parameters_hold_the_average_outside_a_training_pass(way: str) -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(WAYS[way](model), 1e-3)
+    train(model, optimizer, 20)
+    weight = model[0].weight
+    resting = weight.detach().clone()
+    assert torch.equal(average_of(optimizer, weight), resting)
+    iterate = optimizer.state[weight]["iterate"]
+    assert (iterate - resting).norm() > 1e-3
+    a_loss(model, 20)  # a pass in training mode
+    point = weight.detach().clone()
+    torch.testing.assert_close(point, 0.8 * resting + 0.2 * iterate)
+    held_out(model)
+    torch.testing.assert_close(weight.detach(), resting)
+    a_loss(model, 21).backward()
+    assert torch.equal(weight.detach(), point) or torch.allclose(weight.detach(), point, rtol=1e-6)
+    saved = model.state_dict()["0.weight"].clone()
+    torch.testing.assert_close(saved, resting)
+    a_loss(model, 21).backward()
+    optimizer.step()
+    assert torch.equal(average_of(optimizer, weight), weight.detach())
+
+
+def test_a_pass_without_gradients_in_training_mode_moves_nothing() -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model, 1e-3)
+    train(model, optimizer, 5)
+    resting = model[0].weight.detach().clone()
+    with torch.no_grad():
+        a_loss(model, 5)
+    assert torch.equal(model[0].weight, resting)
+
+
+def test_accumulated_gradients_are_all_taken_at_one_point() -> None:
+    whole, parts = a_model(), a_model()
+    first, second = multirate.AdamW(whole, 1e-3), multirate.AdamW(parts, 1e-3)
+    for t in range(10):
+        first.zero_grad()
+        second.zero_grad()
+        (a_loss(whole, 2 * t) + a_loss(whole, 2 * t + 1)).backward()
+        first.step()
+        a_loss(parts, 2 * t).backward()
+        held_out(parts)
+        a_loss(parts, 2 * t + 1).backward()
+        second.step()
+    for p, q in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+def test_parameters_that_no_module_owns_rest_at_the_training_point() -> None:
+    target = torch.arange(5.0)
+    point = torch.zeros(5, requires_grad=True)
+    optimizer = multirate.AdamW([point], 1e-2, weight_decay=0.0)
+    for _ in range(300):
+        optimizer.zero_grad()
+        (point - target).square().sum().backward()
+        optimizer.step()
+    with optimizer.averaged():
+        assert (point - target).norm() < 0.1
+        inside = point.detach().clone()
+    assert not torch.equal(inside, point)
+    torch.testing.assert_close(point.detach(), 0.8 * inside + 0.2 * optimizer.state[point]["iterate"])
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_a_copy_of_the_model_is_free_of_the_optimizer(way: str) -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model, 1e-3)
+    train(model, optimizer, 5)
+    twin = copy.deepcopy(model) if way == "deepcopy" else pickle.loads(pickle.dumps(model))
+    before = [p.detach().clone() for p in twin.parameters()]
+    mine = [p.detach().clone() for p in model.parameters()]
+    a_loss(twin, 1).backward()
+    assert all(torch.equal(p, q) for p, q in zip(before, twin.parameters(), strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(mine, model.parameters(), strict=True))
+
+
+def test_a_second_optimizer_takes_the_parameters_over() -> None:
+    model = a_model()
+    old = multirate.AdamW(model, 1e-3)
+    train(model, old, 10)
+    new = multirate.AdamW(model, 1e-3)
+    resting = model[0].weight.detach().clone()
+    a_loss(model, 0)
+    assert torch.equal(model[0].weight, resting)  # it has made no step, so its iterate and average are one
+    train(model, new, 3)
+    assert (new.state[model[0].weight]["iterate"] - model[0].weight).norm() > 0
+
+
+def test_an_optimizer_that_is_gone_leaves_the_model_alone() -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model, 1e-3)
+    train(model, optimizer, 5)
+    resting = model[0].weight.detach().clone()
+    del optimizer
+    gc.collect()
+    a_loss(model, 5).backward()
+    assert torch.equal(model[0].weight, resting)
+
+
+def test_weights_loaded_after_construction_are_where_it_begins() -> None:
+    model, donor = a_model(), a_model(1)
+    optimizer = multirate.AdamW(model, 1e-3)
+    model.load_state_dict(donor.state_dict())
+    a_loss(model, 0).backward()
+    assert torch.equal(model[0].weight, donor[0].weight)
+    assert torch.equal(optimizer.state[model[0].weight]["anchor"], donor[0].weight)
+
+
+def test_a_checkpoint_between_pass_and_step_holds_the_average_and_resumes() -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model, 1e-3)
+    train(model, optimizer, 5)
+    a_loss(model, 5).backward()
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    twin = a_model(1)
+    other = multirate.AdamW(twin, 1e-3)
+    twin.load_state_dict(saved["model"])
+    other.load_state_dict(saved["optimizer"])
+    train(model, optimizer, 5, 5)
+    train(twin, other, 5, 5)
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+def test_batch_norm_statistics_fit_what_is_evaluated() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+    optimizer = multirate.AdamW(model, 1e-3)
+    train(model, optimizer, 400)
+    usual = held_out(model)
+    norm = model[1]
+    norm.reset_running_stats()
+    norm.momentum = None
+    with torch.no_grad():
+        for t in range(200):
+            a_loss(model, t)  # the statistics of the average itself
+    assert usual < 1.05 * held_out(model)
+
+
+# -- safe by construction --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_the_start_hardly_matters(name: str) -> None:
+    ends = []
+    for lr in (1e-7, 1e-5, 1e-3, 1e-1, 10.0):
+        model = a_model()
+        train(model, getattr(multirate, name)(model, lr), 600)
+        ends.append(held_out(model))
+    start = held_out(a_model())
+    assert max(ends) < 0.3 * start
+    assert max(ends) < 1.25 * min(ends) + 0.02
+
+
+def test_a_rate_grows_by_a_bounded_factor_a_step() -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model, 1e-7)
+    last = None
+    for t in range(200):
+        train(model, optimizer, 1, t)
+        rate = optimizer.rates()["global"].item()
+        if last is not None:
+            assert rate <= last * (1 + GAIN) * 1.001
+        last = rate
+    assert last > 1e-3
+
+
+def test_the_first_step_is_short_whatever_lr_says() -> None:
+    for name in ("SGD", "AdamW"):
+        model = a_model()
+        before = torch.cat([p.detach().flatten() for p in model.parameters()])
+        train(model, getattr(multirate, name)(model, 10.0, weight_decay=0.0), 1)
+        after = torch.cat([p.detach().flatten() for p in model.parameters()])
+        assert (after - before).norm() <= FIRST_STEP * before.norm() * 1.01
+
+
+def test_a_sudden_blow_up_of_gradients_is_survived() -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model, 1e-3)
+    train(model, optimizer, 100)
+    good = held_out(model)
+    for t in range(5):
+        optimizer.zero_grad()
+        (a_loss(model, t) * 100).backward()
+        optimizer.step()
+    train(model, optimizer, 60, 100)
+    assert held_out(model) < 1.5 * good
+
+
+def test_rows_that_are_seldom_seen_and_tiny_batches() -> None:
+    torch.manual_seed(0)
+    table, head = nn.Embedding(50, 8), nn.Linear(8, 1)
+    model = nn.Sequential(table, head)
+    optimizer = multirate.AdamW(model, 1e-3, weight_decay=0.0, levels=("global", "unit"))
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(50, generator=generator)
+    untouched = table.weight[40:].detach().clone()
+    for _ in range(3000):
+        i = torch.randint(0, 40, (1,), generator=generator)
+        optimizer.zero_grad()
+        (model(i).squeeze(1) - target[i]).square().mean().backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        error = (model(torch.arange(40)).squeeze(1) - target[:40]).square().mean()
+    assert error < 0.1 * target.var()
+    assert torch.allclose(table.weight[40:], untouched, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+def test_a_schedule_is_neither_needed_nor_harmful(schedule: str) -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model, 1e-3)
+    steps = 600
+    factor = {
+        "constant": lambda t: 1.0,
+        "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t / steps)),
+        "linear": lambda t: 1 - t / steps,
+    }[schedule]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    for t in range(steps):
+        train(model, optimizer, 1, t)
+        scheduler.step()
+    plain = a_model()
+    train(plain, multirate.AdamW(plain, 1e-3), steps)
+    assert held_out(model) < 1.1 * held_out(plain) + 0.005
