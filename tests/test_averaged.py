@@ -330,6 +330,27 @@ def test_a_checkpoint_between_pass_and_step_holds_the_average_and_resumes() -> N
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("way", ["compiled module", "its parameters", "module inside", "in place", "one graph"])
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_models_take_gradients_at_the_training_point(way: str) -> None:
+    torch._dynamo.reset()
+    model, twin = a_model(), a_model()
+    plain = multirate.AdamW(twin, 1e-3)
+    if way == "in place":
+        optimizer = multirate.AdamW(model, 1e-3)
+        model.compile(backend="eager")
+        compiled: Any = model
+    else:
+        compiled = torch.compile(model, backend="eager", fullgraph=way == "one graph")
+        given = {"compiled module": compiled, "its parameters": compiled.named_parameters()}.get(way, model)
+        optimizer = multirate.AdamW(given, 1e-3)
+    train(compiled, optimizer, 10)
+    train(twin, plain, 10)
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+    torch._dynamo.reset()
+
+
 def test_batch_norm_statistics_fit_what_is_evaluated() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
