@@ -142,7 +142,7 @@ def test_it_is_the_printed_method(adam: bool, lr: float, foreach: bool | None) -
 
 @pytest.mark.parametrize("levels", [("global",), ("global", "unit"), ("layer", "parameter"), ("unit",)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
 def test_lists_agree_with_the_reference(name: str, dtype: torch.dtype, levels: tuple[str, ...]) -> None:
     models = [a_model().to(dtype) for _ in range(2)]
     options = {"amsgrad": True} if name == "Adam" else {}
@@ -369,7 +369,7 @@ def test_batch_norm_statistics_fit_what_is_evaluated() -> None:
 # -- safe by construction --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
 def test_the_start_hardly_matters(name: str) -> None:
     ends = []
     for lr in (1e-7, 1e-5, 1e-3, 1e-1, 10.0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -96,6 +98,27 @@ def test_adam_with_combined_rates_keeps_its_moments_and_nothing_else() -> None:
     for parameter, state in optimizer.state.items():
         assert {name for name, value in state.items() if value.shape == parameter.shape} == {"exp_avg", "exp_avg_sq"}
         assert all(value.ndim == 0 for name, value in state.items() if not name.startswith("exp_avg"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "bytes_each"),
+    [
+        ("SGD", {}, 8),
+        ("SGD", {"momentum": 0.0}, 12),
+        ("Adam", {}, 12),
+        ("AdamW", {}, 12),
+        ("AdamW", {"amsgrad": True}, 16),
+        ("RMSprop", {}, 12),
+    ],
+)
+def test_averaged_iterates_keep_what_the_table_says(name: str, options: dict[str, Any], bytes_each: int) -> None:
+    parameters = [torch.nn.Parameter(torch.randn(64, 64)), torch.nn.Parameter(torch.randn(64, 64).bfloat16())]
+    for parameter, extra in zip(parameters, (0, 0 if options.get("momentum") == 0.0 else 4), strict=True):
+        optimizer = getattr(multirate, name)([parameter], **options)
+        parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        held = [value for value in optimizer.state[parameter].values() if value.shape == parameter.shape]
+        assert sum(value.numel() * value.element_size() for value in held) == (bytes_each + extra) * parameter.numel()
 
 
 def test_lion_keeps_its_direction_in_one_byte() -> None:

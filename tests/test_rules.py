@@ -280,7 +280,11 @@ def test_adabound_is_that_of_pytorch_optimizer_up_to_its_second_epsilon(name: st
 
 
 def test_every_rule_is_in_a_table() -> None:
-    elsewhere = {rules.Gradient, rules.SecondMoment}  # those of averaged iterates, tests/test_averaged.py
+    elsewhere = {
+        rules.Gradient,
+        rules.RootMeanSquare,
+        rules.SecondMoment,
+    }  # those of averaged iterates, tests/test_averaged.py
     named = {getattr(rules, name) for name in rules.__all__} - {rules.Rule} - elsewhere
     assert named == {case.rule for case in (*CASES.values(), *OTHERS.values())}
 

@@ -28,36 +28,35 @@ def _log_rates(
     return LogRates(hyper_lr=hyper_lr, trace=trace, bounds=bounds)
 
 
-_AVERAGED_KAPPA = {"global": 0.0}
-_FINER_KAPPA = 3.0
-
-
 def _distance_rates(
     levels: Sequence[str | Level], hyper_lr: float | Mapping[str, float] | None, bounds: tuple[float, float]
 ) -> DistanceRates:
-    """Distance rates whose global level is the distance alone; finer levels are lowered where they oscillate."""
+    """Distance rates whose global level is the distance alone; finer levels are lowered where they swing."""
     if hyper_lr is None:
-        hyper_lr = {level_name(level): _AVERAGED_KAPPA.get(level_name(level), _FINER_KAPPA) for level in levels}
+        hyper_lr = {level_name(level): 0.0 if level_name(level) == "global" else 3.0 for level in levels}
     return DistanceRates(hyper_lr=hyper_lr, bounds=bounds)
 
 
 class SGD(Averaged):
-    """Gradient descent that tunes its own rates; plain, heavy ball or Nesterov.
+    """Gradient descent that tunes its own rates.
 
-    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
-    where the rates start, and a scheduler's factor still applies.
+    Averaged iterates with rates from the distance travelled, at global and layer level
+    (:class:`multirate.averaged.Averaged`, :class:`multirate.adaptation.DistanceRates`): no rate to search, no schedule
+    needed. Parameters hold the average outside a training pass, so there is nothing to switch before evaluating.
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
-        lr: Starting learning rate, > 0.
-        momentum: Momentum factor μ.
-        dampening: Dampening of the momentum.
+        lr: Learning rate of the first step, > 0, held to between 0.03 % and 0.3 % of the parameters' norm; it hardly
+            matters. The factor of a schedule is relative to it.
+        momentum: Weight β in [0, 1) of the average in the point where gradients are taken, the work of momentum.
+        dampening: Accepted for compatibility; an average is dampened already.
         weight_decay: Weight decay.
-        nesterov: Nesterov momentum.
+        nesterov: Accepted for compatibility; gradients are always taken ahead of the average.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
-        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
+            (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
 
@@ -105,13 +104,16 @@ class SGD(Averaged):
 class Adam(Averaged):
     """Adam that tunes its own rates.
 
-    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
-    where the rates start, and a scheduler's factor still applies.
+    Averaged iterates with rates from the distance travelled, at global and layer level
+    (:class:`multirate.averaged.Averaged`, :class:`multirate.adaptation.DistanceRates`): no rate to search, no schedule
+    needed. Parameters hold the average outside a training pass, so there is nothing to switch before evaluating.
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
-        lr: Starting learning rate, > 0.
-        betas: Decay of the averages of the gradient and of its square.
+        lr: Learning rate of the first step, > 0, held to between 0.03 % and 0.3 % of the parameters' norm; it hardly
+            matters. The factor of a schedule is relative to it.
+        betas: Weight β of the average in the point where gradients are taken, which does the work of a first moment;
+            decay of the average of squared gradients.
         eps: Added to the denominator.
         weight_decay: Weight decay.
         amsgrad: Use the largest second moment so far.
@@ -120,7 +122,8 @@ class Adam(Averaged):
         foreach: ``False`` runs the for-loop reference.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
-        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
+            (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
 
@@ -176,13 +179,16 @@ class Adam(Averaged):
 class AdamW(Averaged):
     """AdamW that tunes its own rates.
 
-    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
-    where the rates start, and a scheduler's factor still applies.
+    Averaged iterates with rates from the distance travelled, at global and layer level
+    (:class:`multirate.averaged.Averaged`, :class:`multirate.adaptation.DistanceRates`): no rate to search, no schedule
+    needed. Parameters hold the average outside a training pass, so there is nothing to switch before evaluating.
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
-        lr: Starting learning rate, > 0.
-        betas: Decay of the averages of the gradient and of its square.
+        lr: Learning rate of the first step, > 0, held to between 0.03 % and 0.3 % of the parameters' norm; it hardly
+            matters. The factor of a schedule is relative to it.
+        betas: Weight β of the average in the point where gradients are taken, which does the work of a first moment;
+            decay of the average of squared gradients.
         eps: Added to the denominator.
         weight_decay: Weight decay.
         amsgrad: Use the largest second moment so far.
@@ -190,7 +196,8 @@ class AdamW(Averaged):
         foreach: ``False`` runs the for-loop reference.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
-        hyper_lr: Step size κ of the log-rates: one number or one per level.
+        hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
+            (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
 
@@ -238,26 +245,28 @@ class AdamW(Averaged):
         )
 
 
-class RMSprop(MultiRate):
+class RMSprop(Averaged):
     """RMSProp that tunes its own rates.
 
-    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
-    where the rates start, and a scheduler's factor still applies.
+    Averaged iterates with rates from the distance travelled, at global and layer level
+    (:class:`multirate.averaged.Averaged`, :class:`multirate.adaptation.DistanceRates`): no rate to search, no schedule
+    needed. Parameters hold the average outside a training pass, so there is nothing to switch before evaluating.
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
-        lr: Starting learning rate, > 0.
+        lr: Learning rate of the first step, > 0, held to between 0.03 % and 0.3 % of the parameters' norm; it hardly
+            matters. The factor of a schedule is relative to it.
         alpha: Decay of the average of squares.
         eps: Added to the denominator.
         weight_decay: Weight decay.
-        momentum: Momentum factor μ.
+        momentum: Weight β in [0, 1) of the average in the point where gradients are taken, the work of momentum.
         centered: Subtract the squared mean.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
-        hyper_lr: Step size κ of the log-rates: one number or one per level.
-        trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
+        hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
+            (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
 
@@ -281,7 +290,7 @@ class RMSprop(MultiRate):
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        momentum: float = 0.0,
+        momentum: float = 0.8,
         centered: bool = False,
         capturable: bool = False,
         foreach: bool | None = None,
@@ -289,16 +298,17 @@ class RMSprop(MultiRate):
         *,
         levels: Sequence[str | Level] = ("global", "layer"),
         hyper_lr: float | Mapping[str, float] | None = None,
-        trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
     ) -> None:
         super().__init__(
             params,
             lr,
-            rule=rules.RMSprop(alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered),
+            rule=rules.RootMeanSquare(
+                alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered
+            ),
             levels=levels,
-            adaptation=_log_rates(levels, hyper_lr, trace, bounds),
+            adaptation=_distance_rates(levels, hyper_lr, bounds),
             transition=transition,
             maximize=maximize,
             foreach=foreach,

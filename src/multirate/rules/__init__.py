@@ -7,7 +7,7 @@ from multirate.rules.base import Rule
 from multirate.rules.lion import Lion
 from multirate.rules.nadam import NAdam
 from multirate.rules.radam import RAdam
-from multirate.rules.rmsprop import RMSprop
+from multirate.rules.rmsprop import RMSprop, RootMeanSquare
 from multirate.rules.sgd import SGD, Gradient
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "NAdam",
     "RAdam",
     "RMSprop",
+    "RootMeanSquare",
     "Rule",
     "SecondMoment",
 ]

@@ -57,3 +57,28 @@ class RMSprop(Rule):
         if momentum > 0:
             return state["momentum_buffer"].mul_(keep(momentum, live)).add_(direction)
         return direction
+
+
+@dataclass(frozen=True)
+class RootMeanSquare(RMSprop):
+    """RMSProp's direction without a momentum buffer, for averaged iterates: the average does what a momentum does.
+
+    ``momentum`` is the weight of the average in the point where gradients are taken.
+    """
+
+    momentum: float = 0.8
+
+    def check(self, options: Options) -> None:
+        super().check(options)
+        in_range("momentum", options["momentum"], low=0.0, below=1.0)
+
+    def buffers(self, options: Options) -> Mapping[str, float]:
+        return super().buffers({**options, "momentum": 0.0})
+
+    def update(
+        self, gradient: Elements, state: State, c: Mapping[str, Any], live: Tensor, options: Options
+    ) -> Elements:
+        return super().update(gradient, state, c, live, {**options, "momentum": 0.0})
+
+    def interpolation(self, options: Options) -> float:
+        return float(options["momentum"])
