@@ -313,8 +313,10 @@ class Averaged(MultiRate):
                 rows[i] = row.to(memory.device, memory.dtype)
             elements.update(zip(batch.index, found.elements, strict=False))
         self._leave_training_point({i for batch in batches for i in batch.index})
-        of_cell = moving[tree.tensor_of_cell]
-        table = torch.cat([torch.cat(rows, dim=1), tree.elements_of_cell.unsqueeze(0)]) * of_cell
+        # A step that a schedule shortened counts as the shorter one, or the rate would follow the schedule down.
+        shortened, moved = (schedule * moving)[tree.tensor_of_cell], moving[tree.tensor_of_cell]
+        weights = torch.stack([shortened, shortened.square(), moved, moved, moved])
+        table = torch.cat([torch.cat(rows, dim=1), tree.elements_of_cell.unsqueeze(0)]) * weights
         return self._pooled(table, elements, moving, live)
 
     def _leave_training_point(self, stepped: set[int]) -> None:
