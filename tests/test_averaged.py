@@ -55,8 +55,8 @@ def averaged(model: Any, rule: rules.Rule, lr: float = 1e-3, **options: Any) -> 
 class Loop:
     """The method as it is printed, for one global and one layer level, tensor after tensor, in float64."""
 
-    def __init__(self, model: nn.Module, beta: float, lr: float, kappas: tuple[float, float], adam: bool, decay: float):
-        self.model, self.beta, self.lr, self.kappas, self.adam, self.decay = model, beta, lr, kappas, adam, decay
+    def __init__(self, model: nn.Module, beta: float, kappas: tuple[float, float], adam: bool, decay: float):
+        self.model, self.beta, self.kappas, self.adam, self.decay = model, beta, kappas, adam, decay
         self.x = [p.detach().clone() for p in model.parameters()]
         self.z, self.anchor = [x.clone() for x in self.x], [x.clone() for x in self.x]
         self.v = [torch.zeros_like(x) for x in self.x]
@@ -83,8 +83,7 @@ class Loop:
         if self.first is None:
             size = math.sqrt(max(sum(float(x.square().sum()) for x in self.x), count * 1e-4))
             length = math.sqrt(count if self.adam else sum(float(g.square().sum()) for g in gradients))
-            longest = FIRST_STEP * size / length
-            self.first = min(max(self.lr, 0.1 * longest), longest)
+            self.first = FIRST_STEP * size / length
         root = GAIN * self.distance / math.sqrt(self.squares) if self.squares else self.first
         rates = [
             root * math.exp(min(0, max(-2.5, self.logs["global"])) + min(0, max(-2.5, self.logs[layer])))
@@ -129,7 +128,7 @@ def test_it_is_the_printed_method(adam: bool, lr: float, foreach: bool | None) -
     )
     adaptation = DistanceRates(gain=GAIN, leak=LEAK, hyper_lr={"global": 2.0, "layer": KAPPA})
     optimizer = averaged(model, rule, lr, adaptation=adaptation, foreach=foreach)
-    loop = Loop(twin, 0.7, lr, (2.0, KAPPA), adam, decay)
+    loop = Loop(twin, 0.7, (2.0, KAPPA), adam, decay)
     for t in range(1, 401):
         train(model, optimizer, 1, t - 1, size=2)
         loop.step(t)
@@ -370,7 +369,7 @@ def test_batch_norm_statistics_fit_what_is_evaluated() -> None:
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
-def test_the_start_hardly_matters(name: str) -> None:
+def test_the_start_does_not_matter(name: str) -> None:
     ends = []
     for lr in (1e-7, 1e-5, 1e-3, 1e-1, 10.0):
         model = a_model()
@@ -378,7 +377,7 @@ def test_the_start_hardly_matters(name: str) -> None:
         ends.append(held_out(model))
     start = held_out(a_model())
     assert max(ends) < 0.3 * start
-    assert max(ends) < 1.25 * min(ends) + 0.02
+    assert max(ends) < 1.001 * min(ends)
 
 
 def test_a_rate_grows_by_a_bounded_factor_a_step() -> None:

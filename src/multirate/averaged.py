@@ -22,11 +22,9 @@ from multirate.rules import Rule
 _RECENCY = 2
 """Power of the step count that an iterate weighs with in the average."""
 _FIRST_STEP = 3e-3
-"""The longest first step, as a share of the norm of the parameters."""
+"""The first step, as a share of the norm of the parameters."""
 _SMALLEST_SIZE = 1e-2
 """Root mean square that parameters are taken to have at least, for the first step of those that begin at 0."""
-_SLOWEST_START = 0.1
-"""The least first rate, as a share of the one that ``_FIRST_STEP`` allows."""
 _LEAST_INTERPOLATION = 0.5
 """With less, the average is kept, since finding it again from the other two would lose digits."""
 
@@ -48,8 +46,7 @@ class Averaged(MultiRate):
     with weights ``w_t = t²`` and ``w_0 = 1``.
 
     The rates α* are those of :class:`multirate.adaptation.DistanceRates`, one step late, so that a step is one pass.
-    The first rate is ``lr``, but at most what moves the parameters by 0.3 % of their norm, and at least a tenth of
-    that: from then on the rate finds itself.
+    The first step moves the parameters by 0.3 % of their norm; from then on the rate finds itself.
 
     Parameters hold ``x``, which is what to evaluate and to save. A forward pass in training mode through a module that
     owns them moves them to ``y``, and :meth:`step` moves them back. Parameters that no module owns rest at ``y``;
@@ -57,7 +54,7 @@ class Averaged(MultiRate):
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
-        lr: The first learning rate, > 0; the factor of a schedule is relative to it.
+        lr: What the factor of a schedule is relative to, > 0; it has no say in how fast learning is.
         rule: Direction of the update, from :mod:`multirate.rules`; its ``interpolation`` is β.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         adaptation: How rates follow from distance and agreement.
@@ -262,7 +259,7 @@ class Averaged(MultiRate):
         return torch.stack(squares)
 
     def _set_out(self, squares: Tensor, moving: Tensor) -> None:
-        """The first rate of nodes that have not moved: ``lr``, between what is too long and what is too short."""
+        """The first rate of nodes that have not moved: a step of a small share of their norm, whatever ``lr`` is."""
         tree, memory = self._tree, self._memory
         root, sizes = tree.levels[0], []
         for parameter, cells in zip(self._parameters, tree.cells, strict=True):
@@ -273,9 +270,7 @@ class Averaged(MultiRate):
         table = torch.stack([torch.cat(sizes), elements, steps, moving[tree.tensor_of_cell]])
         norm, count, step, movers = tree.pool(table, "cell", root)
         reach = torch.maximum(norm, count * _SMALLEST_SIZE**2).sqrt() * _FIRST_STEP
-        longest = reach / step.sqrt()
-        first = torch.clamp(torch.full_like(longest, self._reference_lr), longest * _SLOWEST_START, longest)
-        settle(memory["first_rate"], first, movers * (memory["squares"] == 0))
+        settle(memory["first_rate"], reach / step.sqrt(), movers * (memory["squares"] == 0))
 
     def _advance(
         self, batches: list[Batch], rates: Values, schedule: Tensor, moving: Tensor, live: Tensor

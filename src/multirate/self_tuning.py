@@ -46,8 +46,8 @@ class SGD(Averaged):
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
-        lr: Learning rate of the first step, > 0, held to between 0.03 % and 0.3 % of the parameters' norm; it hardly
-            matters. The factor of a schedule is relative to it.
+        lr: What the factor of a schedule is relative to, > 0. It does not say how fast to learn: the first step moves
+            parameters by 0.3 % of their norm, then the rate finds itself (``bounds`` limits it).
         momentum: Weight β in [0, 1) of the average in the point where gradients are taken, the work of momentum.
         dampening: Accepted for compatibility; an average is dampened already.
         weight_decay: Weight decay.
@@ -110,8 +110,8 @@ class Adam(Averaged):
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
-        lr: Learning rate of the first step, > 0, held to between 0.03 % and 0.3 % of the parameters' norm; it hardly
-            matters. The factor of a schedule is relative to it.
+        lr: What the factor of a schedule is relative to, > 0. It does not say how fast to learn: the first step moves
+            parameters by 0.3 % of their norm, then the rate finds itself (``bounds`` limits it).
         betas: Weight β of the average in the point where gradients are taken, which does the work of a first moment;
             decay of the average of squared gradients.
         eps: Added to the denominator.
@@ -185,8 +185,8 @@ class AdamW(Averaged):
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
-        lr: Learning rate of the first step, > 0, held to between 0.03 % and 0.3 % of the parameters' norm; it hardly
-            matters. The factor of a schedule is relative to it.
+        lr: What the factor of a schedule is relative to, > 0. It does not say how fast to learn: the first step moves
+            parameters by 0.3 % of their norm, then the rate finds itself (``bounds`` limits it).
         betas: Weight β of the average in the point where gradients are taken, which does the work of a first moment;
             decay of the average of squared gradients.
         eps: Added to the denominator.
@@ -254,8 +254,8 @@ class RMSprop(Averaged):
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
-        lr: Learning rate of the first step, > 0, held to between 0.03 % and 0.3 % of the parameters' norm; it hardly
-            matters. The factor of a schedule is relative to it.
+        lr: What the factor of a schedule is relative to, > 0. It does not say how fast to learn: the first step moves
+            parameters by 0.3 % of their norm, then the rate finds itself (``bounds`` limits it).
         alpha: Decay of the average of squares.
         eps: Added to the denominator.
         weight_decay: Weight decay.
