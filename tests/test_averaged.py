@@ -213,15 +213,19 @@ def test_parameters_hold_the_average_outside_a_training_pass(way: str) -> None:
     a_loss(model, 20)  # a pass in training mode
     point = weight.detach().clone()
     torch.testing.assert_close(point, 0.8 * resting + 0.2 * iterate)
-    held_out(model)
-    torch.testing.assert_close(weight.detach(), resting)
-    a_loss(model, 21).backward()
-    assert torch.equal(weight.detach(), point) or torch.allclose(weight.detach(), point, rtol=1e-6)
-    saved = model.state_dict()["0.weight"].clone()
-    torch.testing.assert_close(saved, resting)
-    a_loss(model, 21).backward()
+    twin = copy.deepcopy(a_model())
+    twin.load_state_dict(model.state_dict())
+    torch.testing.assert_close(twin[0].weight.detach(), resting)
+    loss = a_loss(model, 21)
+    assert held_out(model) == pytest.approx(held_out(twin), rel=1e-5)  # an evaluation borrows the average
+    torch.testing.assert_close(weight.detach(), point)
+    loss.backward()  # and leaves the graph of the training pass as it was
     optimizer.step()
     assert torch.equal(average_of(optimizer, weight), weight.detach())
+    a_loss(model, 22)
+    optimizer.zero_grad()
+    optimizer.step()  # without gradients
+    assert not optimizer.place.training
 
 
 def test_a_pass_without_gradients_in_training_mode_moves_nothing() -> None:
@@ -348,6 +352,140 @@ def test_compiled_models_take_gradients_at_the_training_point(way: str) -> None:
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("way", ["list", "groups"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_part_in_evaluation_mode_does_not_move_parameters_in_mid_pass(way: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 8), nn.utils.weight_norm(nn.Linear(8, 8)), nn.Linear(8, 2))
+    optimizer = multirate.AdamW(WAYS[way](model))
+    model[0].eval()
+    train(model, optimizer, 5)
+    branch = model[3]
+
+    def with_frozen_branch() -> Tensor:
+        hidden = model[:3](torch.ones(5, 4))
+        branch.eval()
+        with torch.no_grad():
+            target = branch(hidden)
+        branch.train()
+        return (branch(hidden) - target - 1).square().mean()
+
+    with_frozen_branch().backward()
+    optimizer.step()
+
+
+def test_an_older_optimizer_of_other_shape_lets_go() -> None:
+    model = a_model()
+    old = multirate.AdamW(model)
+    train(model, old, 5)
+    a_loss(model, 0)
+    new = multirate.AdamW(as_groups(model))
+    assert not old.place.training
+    assert old.place.released
+    resting = model[0].weight.detach().clone()
+    held_out(model)
+    assert torch.equal(model[0].weight, resting)
+    train(model, new, 5)
+    assert new.place.training is False
+
+
+def test_going_back_while_at_the_training_point() -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model)
+    train(model, optimizer, 5)
+    saved, theirs = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    train(model, optimizer, 5)
+    a_loss(model, 0)  # a batch that is given up
+    model.load_state_dict(saved)
+    optimizer.load_state_dict(theirs)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, saved[name])
+    held_out(model)
+    assert torch.equal(model[0].weight, saved["0.weight"])
+
+
+def test_beta_may_change_between_pass_and_step() -> None:
+    model = a_model()
+    optimizer = multirate.SGD(model)
+    train(model, optimizer, 5)
+    resting = model[0].weight.detach().clone()
+    a_loss(model, 0)
+    optimizer.param_groups[0]["momentum"] = 0.95
+    optimizer.zero_grad()
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight.detach(), resting)
+    optimizer.param_groups[0]["momentum"] = 0.0
+    train(model, optimizer, 3)
+    assert torch.isfinite(model[0].weight).all()
+
+
+@pytest.mark.parametrize("zero", [0.0, torch.tensor(0.0)], ids=["float", "tensor"])
+def test_a_start_with_rate_or_gradient_zero_is_as_short_as_any(zero: Any) -> None:
+    model = a_model()
+    optimizer = multirate.SGD(model, lr=torch.tensor(1.0) if isinstance(zero, Tensor) else 1.0)
+    usual = optimizer.param_groups[0]["lr"]
+    optimizer.param_groups[0]["lr"] = zero
+    train(model, optimizer, 1)
+    optimizer.param_groups[0]["lr"] = usual
+    optimizer.zero_grad()
+    (a_loss(model, 0) * 0).backward()
+    optimizer.step()
+    before = torch.cat([p.detach().flatten() for p in model.parameters()])
+    optimizer.zero_grad()
+    (a_loss(model, 0) * 1e6).backward()
+    optimizer.step()
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert 0 < (after - before).norm() <= FIRST_STEP * before.norm() * 1.01
+
+
+def test_a_plain_tensor_beside_a_model_rests_at_its_average_too() -> None:
+    model, extra = a_model(), torch.zeros((), requires_grad=True)
+    optimizer = multirate.AdamW([*model.parameters(), extra])
+    for t in range(5):
+        optimizer.zero_grad()
+        (a_loss(model, t) * extra.exp()).backward()
+        optimizer.step()
+    assert not optimizer.place.training
+    assert torch.equal(average_of(optimizer, extra), extra.detach())
+
+
+def test_parts_of_a_given_model_may_be_called_by_themselves() -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model)
+    train(model, optimizer, 5)
+    model[0](torch.ones(1, 4))
+    assert optimizer.place.training
+
+
+def test_functional_transforms_and_changes_of_type_pass() -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model)
+    model.double()
+    train(model, optimizer, 3)
+    assert optimizer.state[model[0].weight]["iterate"].dtype == torch.float64
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(values: Any) -> Tensor:
+        return torch.func.functional_call(model, values, (torch.ones(2, 4).double(),)).sum()
+
+    assert torch.func.grad(loss)(parameters)["0.weight"].shape == (8, 4)
+    assert not optimizer.place.training
+
+
+@pytest.mark.parametrize("order", ["optimizer first", "model first"])
+def test_both_may_be_pickled_in_either_order(order: str) -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model)
+    train(model, optimizer, 5)
+    pair = {"o": optimizer, "m": model} if order == "optimizer first" else {"m": model, "o": optimizer}
+    twin = pickle.loads(pickle.dumps(pair))
+    train(twin["m"], twin["o"], 5, 5)
+    assert not twin["o"].place.training
+    train(twin["m"], twin["o"], 1, 10)
+    a_loss(twin["m"], 11)
+    assert twin["o"].place.training
 
 
 def test_batch_norm_statistics_fit_what_is_evaluated() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,9 +31,21 @@ _LEAST_INTERPOLATION = 0.5
 
 @dataclass
 class Place:
-    """Where the parameters of an optimizer are; an object of its own, so that ``torch.compile`` sees it change."""
+    """Where the parameters of an optimizer are; an object of its own, so that ``torch.compile`` sees it change.
+
+    Attributes:
+        training: Whether they are at the point where gradients are taken, and not at the average.
+        betas: The weight of the average in that point, for each group, as it was when they went there.
+        depth: How many modules deep the present pass is.
+        lent: Whether an evaluation has borrowed the average between a training pass and its step.
+        released: Whether another optimizer has taken the parameters over.
+    """
 
     training: bool = False
+    betas: list[float] = field(default_factory=list)
+    depth: int = 0
+    lent: bool = False
+    released: bool = False
 
 
 class Averaged(MultiRate):
@@ -81,8 +93,8 @@ class Averaged(MultiRate):
         maximize: bool = False,
         foreach: bool | None = None,
     ) -> None:
-        self._place = Place()
-        self._rests_at_average = False
+        self.place = Place()
+        self._rests_at_average = self._attached = False
         self._begun: list[bool] = []
         modules = list(training_point.modules_behind(params))
         super().__init__(
@@ -101,32 +113,34 @@ class Averaged(MultiRate):
 
     def _attach(self, modules: Sequence[torch.nn.Module]) -> None:
         """Hooks the modules that own the parameters, looking for them where they were not given."""
-        known = {id(p) for module in modules for p in module.parameters()}
-        missing = [p for p in self._parameters if id(p) not in known]
+        wanted = {id(p) for p in self._parameters}
+        given = training_point.with_parameters(modules, wanted)
+        missing = wanted - {id(p) for module in given for p in module.parameters(recurse=False)}
         owners = training_point.owners_of(missing) if missing else []
-        found = known | {id(p) for module in owners for p in module.parameters(recurse=False)}
-        training_point.attach(self, [*modules, *owners])
-        self._rests_at_average = all(id(p) in found for p in self._parameters)
-        if not self._rests_at_average:
+        training_point.attach(self, [*given, *owners])
+        self._attached = bool(given or owners)
+        if self._attached:
+            self._rests_at_average = True
+        elif not self._rests_at_average:
             self.to_training_point()
 
     @torch.no_grad()
     def to_training_point(self) -> None:
         """Moves the parameters from the average to the point where gradients are taken, if they are not there."""
-        if not self._place.training:
+        if not self.place.training:
             self._begin()
             self._move(average=False)
 
     @torch.no_grad()
     def to_average(self) -> None:
         """Moves the parameters from the point where gradients are taken to the average, if that is where they rest."""
-        if self._place.training and self._rests_at_average:
+        if self.place.training and self._rests_at_average:
             self._move(average=True)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Has the parameters hold the average inside a ``with`` block, also those that no module owns."""
-        there = self._place.training
+        there = self.place.training
         if there:
             with torch.no_grad():
                 self._move(average=True)
@@ -134,17 +148,32 @@ class Averaged(MultiRate):
             yield
         finally:
             if there:
-                with torch.no_grad():
-                    self._move(average=False)
+                self.to_training_point()
+
+    @torch.no_grad()
+    def average_of(self, parameter: Tensor) -> Tensor:
+        """The average of one parameter, wherever it is at present; a tensor of its own."""
+        state = self.state[parameter]
+        own = parameter.detach().clone()
+        if AVERAGE in state:
+            return own.copy_(state[AVERAGE])
+        if self.place.training and ITERATE in state:
+            for group, beta in zip(self.param_groups, self.place.betas, strict=True):
+                if any(parameter is p for p in group["params"]):
+                    _move(own, state, beta, average=True)
+        return own
 
     def _move(self, average: bool) -> None:
-        for group in self.param_groups:
-            beta = self.rule.interpolation(group)
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                if ITERATE in state:
-                    _move(parameter, state, beta, average)
-        self._place.training = not average
+        if not average:
+            self.place.betas = [self.rule.interpolation(group) for group in self.param_groups]
+            self._complete()
+        with training_point.unversioned(self._parameters):
+            for group, beta in zip(self.param_groups, self.place.betas, strict=True):
+                for parameter in group["params"]:
+                    state = self.state[parameter]
+                    if ITERATE in state and parameter.requires_grad:
+                        _move(parameter, state, beta, average)
+        self.place.training = not average
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -168,11 +197,11 @@ class Averaged(MultiRate):
     def _allocate(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         missing = [name for name in (ITERATE, ANCHOR, AVERAGE) if name not in state]
+        average = parameter.detach() if ITERATE in missing else self.average_of(parameter)
         super()._allocate(parameter, group)
-        with torch.no_grad():
-            for name in missing:
-                if name in state:
-                    state[name].copy_(parameter)
+        for name in missing:
+            if name in state:
+                state[name].copy_(average)
 
     def _build(self) -> None:
         super()._build()
@@ -187,7 +216,9 @@ class Averaged(MultiRate):
 
     def _empty_batch(self, group: dict[str, Any], parameter: Tensor, start: int, names: list[str]) -> Batch:
         batch = super()._empty_batch(group, parameter, start, names)
-        batch.at_training_point = self._place.training
+        batch.at_training_point = self.place.training
+        if self.place.training:
+            batch.interpolation = self.place.betas[next(i for i, g in enumerate(self.param_groups) if g is group)]
         return batch
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -202,13 +233,19 @@ class Averaged(MultiRate):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a state; a state of ``torch.optim`` starts the rule warm and the iterates at the parameters."""
         self.to_average()
+        kept = [{name: group[name] for name in ("betas", "momentum") if name in group} for group in self.param_groups]
         super().load_state_dict(state_dict)
+        if not any(ITERATE in state for state in state_dict["state"].values()):
+            for group, own in zip(self.param_groups, kept, strict=True):  # theirs are of a first moment
+                group.update(
+                    {name: (value[0], group[name][1]) if name == "betas" else value for name, value in own.items()}
+                )
         ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         saved = [state_dict["state"].get(i, {}) for i in ids]
         self._begun = [ITERATE in state and float(state["step"]) > 0 for state in saved]
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_place", "_rests_at_average", "_begun")
+        own = ("place", "_rests_at_average", "_attached", "_begun")
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -216,20 +253,47 @@ class Averaged(MultiRate):
         if "_begun" in state:
             self._attach([])
 
+    def _complete(self) -> None:
+        """Makes what a changed interpolation needs, while the average is at hand."""
+        for group in self.param_groups:
+            names = [*self._elementwise(group)]
+            for parameter in group["params"]:
+                if parameter.requires_grad and any(name not in self.state[parameter] for name in names):
+                    self._allocate(parameter, group)
+
     def _begin(self) -> None:
         """Lets what has not moved yet begin at the parameters as they are now, whatever was loaded into them."""
         begun = zip(self._parameters, self._begun, strict=True)
         fresh = [parameter for parameter, done in begun if not done and ITERATE in self.state[parameter]]
         if not fresh:
             return
+        self._follow(fresh)
         for parameter in fresh:
             for name in (ITERATE, ANCHOR, AVERAGE):
                 if name in self.state[parameter]:
                     self.state[parameter][name].copy_(parameter)
 
+    def _follow(self, fresh: list[Tensor]) -> None:
+        """Follows parameters that changed their device or type between construction and the first pass."""
+        if self._parameters[0].device != self._memory.device:
+            self._relocate()
+        for parameter in fresh:
+            state = self.state[parameter]
+            if state[ITERATE].dtype != kernels.arithmetic_dtype(parameter.dtype):
+                for name in [name for name in state if name not in self._memory.slots]:
+                    del state[name]
+                self._allocate(
+                    parameter, next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
+                )
+
     # -- one step ----------------------------------------------------------------------------------------------
 
+    def _no_step(self) -> None:
+        self.to_average()
+
     def _step(self, batches: list[Batch]) -> None:
+        if not self._attached and self._rests_at_average:
+            self._attach([])  # unpickled before its model was
         self._begin()
         present, memory = self._present(batches), self._memory
         squares = self._gradient_squares(batches)
@@ -238,7 +302,8 @@ class Averaged(MultiRate):
         moving = self._schedule().ne(0).to(memory.dtype) * live
         moving = moving if present is None else moving * present
         if not all(self._begun):
-            self._set_out(squares, moving)
+            settle(memory["size"], self._size(), live * (memory["squares"] == 0))
+        self._set_out(squares, moving)
         rates = self.adaptation.combined(memory, self._reference_lr)
         schedule = self._count(live, present)
         measured = self._advance(batches, rates, schedule, moving, live)
@@ -261,16 +326,20 @@ class Averaged(MultiRate):
     def _set_out(self, squares: Tensor, moving: Tensor) -> None:
         """The first rate of nodes that have not moved: a step of a small share of their norm, whatever ``lr`` is."""
         tree, memory = self._tree, self._memory
-        root, sizes = tree.levels[0], []
+        elements = tree.elements_of_cell
+        steps = elements if self.rule.normalised else elements * (squares / self._elements)[tree.tensor_of_cell]
+        step, movers = tree.pool(torch.stack([steps, moving[tree.tensor_of_cell]]), "cell", tree.levels[0])
+        first = memory["size"] * _FIRST_STEP / step.sqrt()
+        settle(memory["first_rate"], first, movers * (memory["squares"] == 0))
+
+    def _size(self) -> Tensor:
+        """Norm of the parameters of every node of the coarsest level, that of small ones taken as larger."""
+        tree, memory, sizes = self._tree, self._memory, []
         for parameter, cells in zip(self._parameters, tree.cells, strict=True):
             real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
             sizes.append(cells.reduce(real.to(memory.dtype).square()).to(memory.device))
-        elements = tree.elements_of_cell
-        steps = elements if self.rule.normalised else elements * (squares / self._elements)[tree.tensor_of_cell]
-        table = torch.stack([torch.cat(sizes), elements, steps, moving[tree.tensor_of_cell]])
-        norm, count, step, movers = tree.pool(table, "cell", root)
-        reach = torch.maximum(norm, count * _SMALLEST_SIZE**2).sqrt() * _FIRST_STEP
-        settle(memory["first_rate"], reach / step.sqrt(), movers * (memory["squares"] == 0))
+        norm, count = tree.pool(torch.stack([torch.cat(sizes), tree.elements_of_cell]), "cell", tree.levels[0])
+        return torch.maximum(norm, count * _SMALLEST_SIZE**2).sqrt()
 
     def _advance(
         self, batches: list[Batch], rates: Values, schedule: Tensor, moving: Tensor, live: Tensor
@@ -316,15 +385,20 @@ class Averaged(MultiRate):
 
     def _leave_training_point(self, stepped: set[int]) -> None:
         """Parameters without a gradient go back to their average too."""
-        if not self._rests_at_average or not self._place.training:
+        if not self._rests_at_average:
+            self.place.training = True
+            self.place.betas = [self.rule.interpolation(group) for group in self.param_groups]
+            return
+        if not self.place.training:
             return
         index = 0
-        for group in self.param_groups:
+        for group, beta in zip(self.param_groups, self.place.betas, strict=True):
             for parameter in group["params"]:
-                if index not in stepped and ITERATE in self.state[parameter]:
-                    _move(parameter, self.state[parameter], self.rule.interpolation(group), average=True)
+                state = self.state[parameter]
+                if index not in stepped and ITERATE in state and parameter.requires_grad:
+                    _move(parameter, state, beta, average=True)
                 index += 1
-        self._place.training = False
+        self.place.training = False
 
 
 def _move(parameter: Tensor, state: dict[str, Any], beta: float, average: bool) -> None:

@@ -191,7 +191,12 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         batches = self._batches()
         if batches:
             self._step(batches)
+        else:
+            self._no_step()
         return loss
+
+    def _no_step(self) -> None:
+        """A step when no parameter has a gradient."""
 
     def _step(self, batches: list[Batch]) -> None:
         present = self._present(batches)

@@ -2,11 +2,13 @@
 
 Averaged iterates take gradients at a point beside the average. Outside a training pass parameters hold the average, so
 that evaluating, saving, copying and exporting a model are right without a thought. A forward pass in training mode
-moves them to the training point, and the optimizer's step moves them back.
+moves them to the training point, and the optimizer's step moves them back. An evaluation in between borrows the
+average for the time it takes.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import weakref
@@ -19,44 +21,66 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from multirate.averaged import Averaged
 
+_living: weakref.WeakSet[Averaged] = weakref.WeakSet()
+
 
 class Mover:
-    """A forward pre-hook of one module that moves an optimizer's parameters to where the pass needs them.
+    """The hooks of one module that move an optimizer's parameters to where a pass needs them.
 
-    It belongs to one module and one optimizer: a copy of the module, or a pickled one, gets a hook that does nothing.
+    The outermost module of a pass decides. They belong to one module and one optimizer: a copy of the module, or a
+    pickled one, gets hooks that do nothing.
     """
 
     def __init__(self, module: nn.Module | None = None, optimizer: Averaged | None = None) -> None:
         self._module = weakref.ref(module) if module is not None else None
         self._optimizer = weakref.ref(optimizer) if optimizer is not None else None
 
-    def serves(self, optimizer: Averaged) -> bool:
-        """Whether it moves parameters of this optimizer."""
-        return self._optimizer is not None and self._optimizer() is optimizer
+    def owner(self, module: nn.Module) -> Averaged | None:
+        """The optimizer to serve, while it lives and owns its parameters, and if this is the right module."""
+        if self._optimizer is None or self._module is None or self._module() is not module:
+            return None
+        optimizer = self._optimizer()
+        return None if optimizer is None or optimizer.place.released else optimizer
 
-    def owner(self) -> Averaged | None:
-        """The optimizer whose parameters it moves, while that lives."""
-        return self._optimizer() if self._optimizer is not None else None
-
-    def release(self) -> None:
-        """Does nothing from now on."""
-        self._optimizer = None
-
-    def __call__(self, module: nn.Module, *_: Any) -> None:
+    def before(self, module: nn.Module, *_: Any) -> None:
         """Moves the parameters to where this pass needs them."""
-        optimizer = self.owner()
-        if optimizer is None or self._module is None or self._module() is not module:
+        optimizer = self.owner(module)
+        if optimizer is None or _unreal():
+            return
+        place = optimizer.place
+        place.depth += 1
+        if place.depth > 1:
             return
         if not module.training:
-            if not torch.is_grad_enabled():
+            if not torch.is_grad_enabled() and place.training:
                 optimizer.to_average()
+                place.lent = True
         elif torch.is_grad_enabled():
             optimizer.to_training_point()
 
-    def before_saving(self, module: nn.Module, *_: Any) -> None:
-        """A state-dict pre-hook: what is saved is the average."""
-        optimizer = self.owner()
-        if optimizer is not None and self._module is not None and self._module() is module:
+    def after(self, module: nn.Module, *_: Any) -> None:
+        """Takes back what an evaluation between a training pass and its step had borrowed."""
+        optimizer = self.owner(module)
+        if optimizer is None or optimizer.place.depth == 0:
+            return
+        place = optimizer.place
+        place.depth -= 1
+        if place.depth == 0 and place.lent:
+            place.lent = False
+            optimizer.to_training_point()
+
+    def saved(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        """What is saved is the average."""
+        optimizer = self.owner(module)
+        if optimizer is not None and optimizer.place.training:
+            for name, parameter in module.named_parameters(recurse=False):
+                if prefix + name in state:
+                    state[prefix + name] = optimizer.average_of(parameter)
+
+    def loading(self, module: nn.Module, *_: Any) -> None:
+        """What is loaded is an average."""
+        optimizer = self.owner(module)
+        if optimizer is not None:
             optimizer.to_average()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Mover:
@@ -66,23 +90,35 @@ class Mover:
         return Mover, ()
 
 
+def _unreal() -> bool:
+    """Whether a pass is a rehearsal, which must not move anything: of an export, or under ``torch.func``."""
+    if torch.compiler.is_compiling():
+        return bool(getattr(torch.compiler, "is_exporting", bool)())
+    level = torch._C._functorch.maybe_current_level()
+    return level is not None or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+
+
 def attach(optimizer: Averaged, modules: Iterable[nn.Module]) -> None:
     """Hooks modules so that passes through them find the parameters of an optimizer where they should be.
 
-    An older optimizer of the same parameters no longer moves them.
+    An older optimizer of any of the parameters no longer moves them.
     """
     mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for other in list(_living):
+        theirs = {id(p) for group in other.param_groups for p in group["params"]}
+        if other is not optimizer and not other.place.released and mine & theirs:
+            other.to_average()
+            other.place.released = True
+    _living.add(optimizer)
     for module in modules:
-        movers = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, Mover)]
-        if any(mover.serves(optimizer) for mover in movers):
+        hooks = [getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values()]
+        if any(isinstance(hook, Mover) and hook.owner(module) is optimizer for hook in hooks):
             continue
-        for mover in movers:
-            other = mover.owner()
-            if other is not None and mine & {id(p) for group in other.param_groups for p in group["params"]}:
-                mover.release()
         mover = Mover(module, optimizer)
-        module.register_forward_pre_hook(mover)
-        module.register_state_dict_pre_hook(mover.before_saving)
+        module.register_forward_pre_hook(mover.before, prepend=True)
+        module.register_forward_hook(mover.after, always_call=True)
+        module.register_state_dict_post_hook(functools.partial(Mover.saved, mover))  # torch marks it with an attribute
+        module.register_load_state_dict_pre_hook(mover.loading)
 
 
 def modules_behind(params: Any) -> Iterator[nn.Module]:
@@ -99,12 +135,34 @@ def modules_behind(params: Any) -> Iterator[nn.Module]:
                 yield from modules_behind(item.get("params"))
 
 
-def owners_of(parameters: Iterable[Tensor]) -> list[nn.Module]:
-    """Every living module that directly owns one of some parameters, found by looking at all objects once."""
-    wanted = {id(parameter) for parameter in parameters}
-    return [
-        module
-        for module in gc.get_objects()
-        if issubclass(type(module), nn.Module)
-        and any(id(p) in wanted for p in module.__dict__.get("_parameters", {}).values())
-    ]
+def with_parameters(modules: Iterable[nn.Module], wanted: set[int]) -> list[nn.Module]:
+    """Those of some modules and of the modules in them that have wanted parameters, their own or further down."""
+    found: dict[int, nn.Module] = {}
+    for root in modules:
+        for module in root.modules():
+            if id(module) not in found and any(id(p) in wanted for p in module.parameters()):
+                found[id(module)] = module
+    return list(found.values())
+
+
+def owners_of(wanted: set[int]) -> list[nn.Module]:
+    """Every living module with wanted parameters, its own or further down, found by looking at all objects once."""
+    living = [o for o in gc.get_objects() if issubclass(type(o), nn.Module) and "_modules" in o.__dict__]
+    found = {
+        id(module): module
+        for module in living
+        if any(id(p) in wanted for p in module.__dict__.get("_parameters", {}).values())
+    }
+    grown = True
+    while grown:
+        more = [m for m in living if id(m) not in found and any(id(c) in found for c in m._modules.values())]
+        found.update((id(module), module) for module in more)
+        grown = bool(more)
+    return list(found.values())
+
+
+def unversioned(parameters: list[Tensor]) -> Any:
+    """Moves in this context do not invalidate a graph that was recorded at the values they come back to."""
+    if torch.compiler.is_compiling():
+        return torch.no_grad()
+    return torch.autograd.grad_mode._unsafe_preserve_version_counter(tuple(parameters))

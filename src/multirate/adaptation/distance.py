@@ -68,6 +68,7 @@ class DistanceRates(Adaptation):
     def slots(self, levels: Sequence[str], lr: float) -> list[Slot]:
         root = levels[0]
         return [
+            Slot("size", root),
             Slot("first_rate", root, lr),
             Slot("distance", root),
             Slot("squares", root),

@@ -58,6 +58,7 @@ class Batch:
     norms: bool
     complex_pairs: bool
     at_training_point: bool = False
+    interpolation: float = 1.0
 
     @property
     def reference_state(self) -> str | None:

@@ -135,7 +135,7 @@ def advance(
     directions = batch.rule.update(gradients, state, own, live, batch.options)
     behind = state.get(AVERAGE, points) - iterates
     if AVERAGE not in state and batch.at_training_point:
-        behind.mul_(1.0 / beta)
+        behind.mul_(1.0 / batch.interpolation)
     scale = _scales(batch, directions, c.get("scale"))
     measured = _measured(batch, directions, behind, points - state[ANCHOR], scale)
     averages = behind.add_(iterates)

@@ -117,7 +117,7 @@ def advance(
         if AVERAGE in state:
             behind = state[AVERAGE] - iterate
         elif batch.at_training_point:
-            behind = (point - iterate) / beta
+            behind = (point - iterate) / batch.interpolation
         else:
             behind = point - iterate
         direction = batch.rule.update(gradient, state, own, live, batch.options)
