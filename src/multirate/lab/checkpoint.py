@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,15 @@ def _defined_below(kind: type, ancestor: type) -> set[str]:
     return {name for each in kind.__mro__ if not issubclass(ancestor, each) for name in vars(each)}
 
 
-def unpack_optimizer(packed: Any, fresh: Any) -> Any:
+def unpack_optimizer(packed: Any, fresh: Callable[[], Any]) -> Any:
     """Return the optimizer that was packed.
 
     Args:
         packed: What `pack_optimizer` gave, after a pickle.
-        fresh: An optimizer of the same kind over the parameters that came out of the same pickle.
+        fresh: Makes an optimizer of the same kind over the parameters that came out of the same pickle.
     """
     if not isinstance(packed, dict):
         return packed
-    vars(fresh).update(packed)
-    return fresh
+    made = fresh()
+    vars(made).update(packed)
+    return made

@@ -167,7 +167,7 @@ class _Run:
         if kept is None or kept["identity"] != self._identity():
             return False
         self.problem.model = self.problem.forward = kept["model"]
-        self.optimizer = unpack_optimizer(kept["optimizer"], self._build_optimizer())
+        self.optimizer = unpack_optimizer(kept["optimizer"], self._build_optimizer)
         self.stepper = Stepper(self.problem, self.optimizer, self.circumstances.machine)
         # A schedule that is attached sets its first rate.
         rates = [group["lr"] for group in self.optimizer.param_groups]

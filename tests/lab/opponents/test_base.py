@@ -66,7 +66,7 @@ def test_checkpoints_keep_attributes_that_no_class_names():
     weight = torch.ones(1, requires_grad=True)
     optimizer = Descent([weight])
     optimizer.losses = [1.5, 0.5]
-    assert unpack_optimizer(pack_optimizer(optimizer), Descent([weight])).losses == [1.5, 0.5]
+    assert unpack_optimizer(pack_optimizer(optimizer), lambda: Descent([weight])).losses == [1.5, 0.5]
 
 
 def test_one_gradient_with_a_graph_is_enough():
