@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -163,16 +163,19 @@ class Averaged(MultiRate):
                     _move(own, state, beta, average=True)
         return own
 
-    def _move(self, average: bool) -> None:
+    def _move(self, average: bool, but: Collection[int] = ()) -> None:
+        """Moves all parameters to the average or from it, but for some by their position."""
         if not average:
             self.place.betas = [self.rule.interpolation(group) for group in self.param_groups]
             self._complete()
+        index = 0
         with training_point.unversioned(self._parameters):
             for group, beta in zip(self.param_groups, self.place.betas, strict=True):
                 for parameter in group["params"]:
                     state = self.state[parameter]
-                    if ITERATE in state and parameter.requires_grad:
+                    if index not in but and ITERATE in state and parameter.requires_grad:
                         _move(parameter, state, beta, average)
+                    index += 1
         self.place.training = not average
 
     # -- state -------------------------------------------------------------------------------------------------
@@ -299,13 +302,13 @@ class Averaged(MultiRate):
         squares = self._gradient_squares(batches)
         finite = torch.isfinite(squares).all().to(memory.dtype)
         live = finite * awake(self.param_groups, memory.device, memory.dtype)
-        moving = self._schedule().ne(0).to(memory.dtype) * live
+        schedule = self._count(live, present)
+        moving = schedule.ne(0).to(memory.dtype) * live
         moving = moving if present is None else moving * present
         if not all(self._begun):
             settle(memory["size"], self._size(), live * (memory["squares"] == 0))
         self._set_out(squares, moving)
         rates = self.adaptation.combined(memory, self._reference_lr)
-        schedule = self._count(live, present)
         measured = self._advance(batches, rates, schedule, moving, live)
         self.adaptation.update(memory, measured, self._reference_lr)
         memory["skipped"].add_(1.0 - finite)
@@ -346,28 +349,18 @@ class Averaged(MultiRate):
     ) -> Measurement:
         """Moves what has a gradient, in one pass that also measures for the next step's rates."""
         tree, memory = self._tree, self._memory
-        if self.transition is not None:
-            rates = self.transition.mix(rates, memory["time"][0], self._reference_lr)
         weight = memory["step"].pow(_RECENCY) * moving
         memory["average_weight"].add_(weight)
         shares = (weight / memory["average_weight"]).unbind()
         schedule = schedule * live
-        cells = (
-            tree.lift(rates, tree.finest, "cell") * schedule[tree.tensor_of_cell] if isinstance(rates, Tensor) else None
-        )
-        coefficients = self._coefficients(schedule)
+        rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
         rows = list(self._zero_rows)
         elements: dict[int, list[Tensor]] = {}
         for batch in batches:
             device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.parameters[0].dtype)
-            if isinstance(cells, Tensor):
-                here = cells.to(device, dtype)
-                own = [tree.broadcast(i, here) for i in batch.index]
-            else:
-                own = [(rates[i] * schedule[i].to(device)).to(device, dtype) for i in batch.index]
             found = kernels.choose(batch).advance(
                 batch,
-                own,
+                rates_of(batch),
                 coefficients(batch),
                 live.to(device, dtype),
                 [shares[i].to(device, dtype) for i in batch.index],
@@ -388,17 +381,8 @@ class Averaged(MultiRate):
         if not self._rests_at_average:
             self.place.training = True
             self.place.betas = [self.rule.interpolation(group) for group in self.param_groups]
-            return
-        if not self.place.training:
-            return
-        index = 0
-        for group, beta in zip(self.param_groups, self.place.betas, strict=True):
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                if index not in stepped and ITERATE in state and parameter.requires_grad:
-                    _move(parameter, state, beta, average=True)
-                index += 1
-        self.place.training = False
+        elif self.place.training:
+            self._move(average=True, but=stepped)
 
 
 def _move(parameter: Tensor, state: dict[str, Any], beta: float, average: bool) -> None:

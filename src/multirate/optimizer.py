@@ -426,23 +426,31 @@ class MultiRate(RatesView, torch.optim.Optimizer):
 
     def _apply(self, batches: list[Batch], rates: Values, schedule: Tensor, live: Tensor) -> None:
         """Applies the combined rates, with the transition and the schedule on top."""
+        schedule = schedule * live
+        rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
+        shares = schedule.ne(0).to(schedule.dtype).unbind()
+        for batch in batches:
+            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.parameters[0].dtype)
+            moved = [shares[i].to(device, dtype) for i in batch.index]
+            kernels.choose(batch).apply(batch, rates_of(batch), coefficients(batch), live.to(device, dtype), moved)
+
+    def _rates_of(self, rates: Values, schedule: Tensor) -> Callable[[Batch], list[Tensor]]:
+        """What a batch's tensors are moved with: the combined rates, with the transition and the schedule on top."""
         if self.transition is not None:
             rates = self.transition.mix(rates, self._memory["time"][0], self._reference_lr)
-        tree, schedule = self._tree, schedule * live
+        tree = self._tree
         cells = (
             tree.lift(rates, tree.finest, "cell") * schedule[tree.tensor_of_cell] if isinstance(rates, Tensor) else None
         )
-        coefficients = self._coefficients(schedule)
-        shares = schedule.ne(0).to(schedule.dtype).unbind()
-        for batch in batches:
-            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.gradients[0].dtype)
+
+        def of(batch: Batch) -> list[Tensor]:
+            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.parameters[0].dtype)
             if isinstance(cells, Tensor):
                 here = cells.to(device, dtype)
-                own = [tree.broadcast(i, here) for i in batch.index]
-            else:
-                own = [(rates[i] * schedule[i].to(device)).to(device, dtype) for i in batch.index]
-            moved = [shares[i].to(device, dtype) for i in batch.index]
-            kernels.choose(batch).apply(batch, own, coefficients(batch), live.to(device, dtype), moved)
+                return [tree.broadcast(i, here) for i in batch.index]
+            return [(rates[i] * schedule[i].to(device)).to(device, dtype) for i in batch.index]
+
+        return of
 
     # -- state -------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING, ClassVar
@@ -115,6 +115,17 @@ class FinestRates(Adaptation):
     def combined(self, memory: Memory, lr: float) -> Values:
         rates: Values = memory[f"rate.{memory.tree.finest}"]
         return rates
+
+
+def summed_down(memory: Memory, level: str, values: Callable[[str], Values]) -> Values:
+    """The sum of a quantity over a level and all coarser ones, for every node of that level."""
+    tree = memory.tree
+    total: Values | None = None
+    for coarser in reversed(tree.levels[: tree.levels.index(level) + 1]):
+        share = tree.lift(values(coarser), coarser, level)
+        total = share if total is None else total + share
+    assert total is not None
+    return total
 
 
 def per_level(

@@ -16,6 +16,7 @@ from multirate.adaptation.base import (
     check_bounds,
     note_agreement,
     per_level,
+    summed_down,
 )
 from multirate.adaptation.multiplicative import cosine
 from multirate.levels import Values
@@ -84,13 +85,8 @@ class DistanceRates(Adaptation):
 
     def level_rates(self, memory: Memory, level: str, lr: float) -> Values:
         """The product of all levels down to this one."""
-        tree = memory.tree
-        total: Values | None = None
-        for coarser in reversed(tree.levels[: tree.levels.index(level) + 1]):
-            share = tree.lift(memory[f"log_rate.{coarser}"].clamp(_LOWEST_LOG, 0.0), coarser, level)
-            total = share if total is None else total + share
-        assert total is not None
-        return (total.exp() * tree.lift(self.root(memory), tree.levels[0], level)).clamp(*self.bounds)
+        total = summed_down(memory, level, lambda coarser: memory[f"log_rate.{coarser}"].clamp(_LOWEST_LOG, 0.0))
+        return (total.exp() * memory.tree.lift(self.root(memory), memory.tree.levels[0], level)).clamp(*self.bounds)
 
     def combined(self, memory: Memory, lr: float) -> Values:
         return self.level_rates(memory, memory.tree.finest, lr)

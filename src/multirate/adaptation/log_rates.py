@@ -13,6 +13,7 @@ from multirate.adaptation.base import (
     check_bounds,
     note_agreement,
     per_level,
+    summed_down,
 )
 from multirate.adaptation.multiplicative import cosine
 from multirate.adaptation.steps import HyperStep, Plain
@@ -66,12 +67,7 @@ class LogRates(Adaptation):
 
     def level_rates(self, memory: Memory, level: str, lr: float) -> Values:
         """The product of all levels down to this one."""
-        tree = memory.tree
-        total: Values | None = None
-        for coarser in reversed(tree.levels[: tree.levels.index(level) + 1]):
-            share = tree.lift(memory[f"log_rate.{coarser}"], coarser, level)
-            total = share if total is None else total + share
-        assert total is not None
+        total = summed_down(memory, level, lambda coarser: memory[f"log_rate.{coarser}"])
         return (total.clamp(-_LARGEST_LOG, _LARGEST_LOG).exp() * lr).clamp(*self.bounds)
 
     def combined(self, memory: Memory, lr: float) -> Values:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from multirate.kernels.batch import (
     Measured,
     arithmetic_dtype,
     held,
-    square_norm,
 )
 from multirate.levels.cells import Cells
 from multirate.tensorlist import TensorList
@@ -136,8 +134,7 @@ def advance(
     behind = state.get(AVERAGE, points) - iterates
     if AVERAGE not in state and batch.at_training_point:
         behind.mul_(1.0 / batch.interpolation)
-    scale = _scales(batch, directions, c.get("scale"))
-    measured = _measured(batch, directions, behind, points - state[ANCHOR], scale)
+    measured, scale = _measured(batch, directions, behind, points - state[ANCHOR], c.get("scale"))
     averages = behind.add_(iterates)
     if batch.decoupled_decay:
         for z, y, r in zip(iterates, points, rate, strict=True):
@@ -153,34 +150,31 @@ def advance(
     return measured
 
 
-def _scales(batch: Batch, directions: TensorList, scale: list[Tensor] | None) -> list[Tensor] | None:
-    """What multiplies each direction, so that none is longer than its rule allows."""
-    longest = batch.rule.longest
-    if longest == inf:
-        return scale
-    scales = []
-    for i, direction in enumerate(directions):
-        own = 1.0 if scale is None else scale[i]
-        squares = square_norm(direction) * own * own
-        scales.append(held(squares, direction.numel(), longest) * own)
-    return scales
-
-
 def _measured(
     batch: Batch, directions: TensorList, behind: TensorList, offsets: TensorList, scale: list[Tensor] | None
-) -> Measured:
-    """The four sums of averaged iterates; the scale of the directions comes in at the end, where there is little."""
+) -> tuple[Measured, list[Tensor] | None]:
+    """The four sums of averaged iterates, and what multiplies each direction so that none is longer than allowed.
+
+    The scale comes into the sums at their end, where there is little to multiply, and its limit out of them.
+    """
     pairs = [(directions, behind), (directions, directions), (behind, behind), (offsets, offsets)]
-    measured = Measured([], [])
+    measured, longest = Measured([], []), batch.rule.longest
+    scales: list[Tensor] = []
     for i, cells in enumerate(batch.cells):
-        powers: list[Any] = [1.0, 1.0] if scale is None else [scale[i], scale[i] * scale[i]]
+        products = [first[i] * second[i] for first, second in pairs] if batch.elementwise else []
+        sums = [cells.reduce(p) for p in products] or [_inner(cells, first[i], second[i]) for first, second in pairs]
+        if scale is not None or longest < inf:
+            own = sums[0].new_ones(()) if scale is None else scale[i]
+            if longest < inf:
+                own = held(sums[1].sum() * own * own, directions[i].numel(), longest) * own
+            scales.append(own)
+            sums, products = _powers(sums, own), _powers(products, own)
+        measured.rows.append(torch.stack(sums))
         if batch.elementwise:
-            products = [first[i] * second[i] for first, second in pairs]
-            products = [*(p * s for p, s in zip(products, powers, strict=False)), *products[2:]]
-            measured.rows.append(torch.stack([cells.reduce(product) for product in products]))
             measured.elements.append([p.sum(-1, keepdim=True) if batch.complex_pairs else p for p in products])
-        else:
-            sums = [_inner(cells, first[i], second[i]) for first, second in pairs]
-            sums = [*(p * s for p, s in zip(sums, powers, strict=False)), *sums[2:]]
-            measured.rows.append(torch.stack(sums))
-    return measured
+    return measured, scales or None
+
+
+def _powers(values: list[Tensor], scale: Tensor) -> list[Tensor]:
+    """Sums or products with the direction scaled, which is in the first once and in the second twice."""
+    return [*(value * power for value, power in zip(values, (scale, scale * scale), strict=False)), *values[2:]]
