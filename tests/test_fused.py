@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import multirate
 from multirate import adaptation, kernels, rules
-from multirate.kernels import foreach, fused, reference
+from multirate.kernels import compiled, foreach, fused, reference
 
 SHAPES = {"a.weight": (7, 5), "a.bias": (7,), "b.weight": (3, 7), "empty.weight": (0, 4), "scale": ()}
 
@@ -23,7 +24,7 @@ def parameters(dtype: torch.dtype) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("choice", [None, True], ids=["fused", "foreach"])
+@pytest.mark.parametrize("kernel", [compiled, fused, foreach], ids=["compiled", "fused", "foreach"])
 @pytest.mark.parametrize(
     ("rule", "options"),
     [
@@ -39,18 +40,20 @@ def parameters(dtype: torch.dtype) -> list[tuple[str, torch.nn.Parameter]]:
 def test_every_step_follows_the_reference(
     rule: rules.Adam,
     options: dict[str, Any],
-    choice: bool | None,
+    kernel: ModuleType,
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     used = []
     choose = kernels.choose
-    monkeypatch.setattr(kernels, "choose", lambda batch: used.append(choose(batch)) or used[-1])
+    monkeypatch.setattr(kernels, "choose", lambda *facts: used.append(choose(*facts)) or used[-1])
+    if kernel is not compiled:
+        monkeypatch.setattr(compiled, "fits", lambda *facts: False)
     pair = [parameters(dtype), parameters(dtype)]
     learn = adaptation.CAMHD(hyper_lr=1e-5)
     optimizers = [
         multirate.MultiRate(p, 1e-2, rule=rule, levels=("global", "layer"), adaptation=learn, foreach=f, **options)
-        for p, f in zip(pair, (False, choice), strict=True)
+        for p, f in zip(pair, (False, True if kernel is foreach else None), strict=True)
     ]
     generator = torch.Generator().manual_seed(1)
     tolerance = {"rtol": 1e-5, "atol": 1e-7} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-12}
@@ -66,11 +69,12 @@ def test_every_step_follows_the_reference(
             torch.testing.assert_close(second, first, **tolerance)
             for key, value in optimizers[0].state[first].items():
                 torch.testing.assert_close(optimizers[1].state[second][key], value, **tolerance)
-    assert set(used) == {reference, fused if choice is None else foreach}
+    assert set(used) == {reference, kernel}
     assert int(optimizers[1].skipped_steps) == 1
 
 
-def test_a_skipped_step_leaves_the_fused_state_as_it_was() -> None:
+def test_a_skipped_step_leaves_the_fused_state_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "fits", lambda *facts: False)
     params = parameters(torch.float32)
     optimizer = multirate.AdamHD(params, 1e-2, hyper_lr=1e-4)
     for _, parameter in params:

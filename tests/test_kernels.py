@@ -52,6 +52,9 @@ TOLERANCE: dict[torch.dtype, tuple[dict[str, float], dict[str, float]]] = {
 }
 
 
+BOTH = pytest.mark.parametrize("choice", [True, None], ids=["foreach", "fastest"])
+
+
 def parameters(dtype: torch.dtype) -> list[tuple[str, torch.nn.Parameter]]:
     """Conv weight in channels_last, matrix, vectors, a single number, and tensors without any element."""
     generator = torch.Generator().manual_seed(0)
@@ -104,12 +107,17 @@ def agree(
 
 
 def run_both(
-    rule: Rule, chosen: adaptation.Adaptation, levels: tuple[str, ...], dtype: torch.dtype, **options: Any
+    rule: Rule,
+    chosen: adaptation.Adaptation,
+    levels: tuple[str, ...],
+    dtype: torch.dtype,
+    choice: bool | None,
+    **options: Any,
 ) -> None:
     params = [parameters(dtype), parameters(dtype)]
     pair = [
         multirate.MultiRate(p, 1e-3, rule=rule, levels=levels, adaptation=chosen, foreach=foreach, **options)
-        for p, foreach in zip(params, (False, None), strict=True)
+        for p, foreach in zip(params, (False, choice), strict=True)
     ]
     generator = torch.Generator().manual_seed(1)
     for step in range(STEPS):
@@ -128,31 +136,34 @@ def run_both(
     assert set(rates) == set(levels)
 
 
+@BOTH
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("chosen", ADAPTATIONS)
 @pytest.mark.parametrize("rule", RULES)
-def test_kernels_agree(rule: str, chosen: str, dtype: torch.dtype) -> None:
-    run_both(RULES[rule], *ADAPTATIONS[chosen], dtype)
+def test_kernels_agree(rule: str, chosen: str, dtype: torch.dtype, choice: bool | None) -> None:
+    run_both(RULES[rule], *ADAPTATIONS[chosen], dtype, choice)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("rule", RULES)
-def test_kernels_agree_when_maximizing(rule: str, dtype: torch.dtype) -> None:
-    run_both(RULES[rule], *ADAPTATIONS["camhd unit"], dtype, maximize=True)
+@BOTH
+def test_kernels_agree_when_maximizing(choice: bool | None, rule: str, dtype: torch.dtype) -> None:
+    run_both(RULES[rule], *ADAPTATIONS["camhd unit"], dtype, choice, maximize=True)
 
 
+@BOTH
 @pytest.mark.parametrize("chosen", ADAPTATIONS)
-def test_kernels_agree_under_a_transition(chosen: str) -> None:
-    run_both(rules.Adam(), *ADAPTATIONS[chosen], torch.float64, transition=0.01)
+def test_kernels_agree_under_a_transition(chosen: str, choice: bool | None) -> None:
+    run_both(rules.Adam(), *ADAPTATIONS[chosen], torch.float64, choice, transition=0.01)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("rule", RULES)
-def test_both_kernels_leave_everything_as_it_was_on_a_step_that_is_not_finite(
+def test_all_kernels_leave_everything_as_it_was_on_a_step_that_is_not_finite(
     rule: str, dtype: torch.dtype, bad: float
 ) -> None:
-    for foreach in (False, None):
+    for foreach in (False, True, None):
         params = parameters(dtype)
         optimizer = multirate.MultiRate(
             params, 1e-3, rule=RULES[rule], levels=("global", "unit"), adaptation=adaptation.CAMHD(), foreach=foreach

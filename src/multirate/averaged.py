@@ -16,7 +16,7 @@ from multirate.ghost import awake
 from multirate.kernels import ANCHOR, AVERAGE, ITERATE, Batch
 from multirate.levels import ELEMENT, Level, Values
 from multirate.memory import TENSOR, Slot, settle
-from multirate.optimizer import MultiRate, Parameters
+from multirate.optimizer import MultiRate, Parameters, where
 from multirate.rules import Rule
 
 _RECENCY = 2
@@ -213,7 +213,6 @@ class Averaged(MultiRate):
                 "levels: 'parameter' alone has no node to measure a distance over; add 'global' or 'layer'"
             )
         self._begun += [False] * (len(self._parameters) - len(self._begun))
-        self._none = torch.zeros((), dtype=self._memory.dtype, device=self._memory.device)
         counts = torch.zeros(len(self._parameters), dtype=self._memory.dtype, device=self._memory.device)
         self._elements = counts.index_add(0, self._tree.tensor_of_cell, self._tree.elements_of_cell).clamp(min=1.0)
 
@@ -320,11 +319,15 @@ class Averaged(MultiRate):
     def _gradient_squares(self, batches: list[Batch]) -> Tensor:
         """``‖g‖²`` of every tensor; 0 without a gradient."""
         memory = self._memory
-        squares = [self._none] * len(self._parameters)
-        for batch in batches:
-            for i, gradient in zip(batch.index, batch.gradients, strict=True):
-                squares[i] = kernels.square_norm(gradient).to(memory.device, memory.dtype)
-        return torch.stack(squares)
+        coefficients = self._coefficients(memory["factor"], ahead=1.0)
+        found = [batch.kernel.look(batch, coefficients(batch)).squares for batch in batches]
+        squares = torch.cat([values.to(memory.device, memory.dtype) for values in found])
+        order = tuple(i for batch in batches for i in batch.index)
+        if order == tuple(range(len(self._parameters))):
+            return squares
+        if order not in self._plans:
+            self._plans[order] = torch.tensor(order, device=memory.device)
+        return torch.zeros_like(memory["step"]).index_copy(0, self._plans[order], squares)
 
     def _set_out(self, squares: Tensor, moving: Tensor) -> None:
         """The first rate of nodes that have not moved: a step of a small share of their norm, whatever ``lr`` is."""
@@ -351,29 +354,26 @@ class Averaged(MultiRate):
         tree, memory = self._tree, self._memory
         weight = memory["step"].pow(_RECENCY) * moving
         memory["average_weight"].add_(weight)
-        shares = (weight / memory["average_weight"]).unbind()
+        shares = self._columns(weight / memory["average_weight"])
         schedule = schedule * live
         rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
-        rows = list(self._zero_rows)
-        elements: dict[int, list[Tensor]] = {}
-        for batch in batches:
-            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.parameters[0].dtype)
-            found = kernels.choose(batch).advance(
+        found = [
+            batch.kernel.advance(
                 batch,
                 rates_of(batch),
                 coefficients(batch),
-                live.to(device, dtype),
-                [shares[i].to(device, dtype) for i in batch.index],
+                live.to(*where(batch)),
+                shares(batch),
                 self._rests_at_average,
             )
-            for i, row in zip(batch.index, found.rows, strict=True):
-                rows[i] = row.to(memory.device, memory.dtype)
-            elements.update(zip(batch.index, found.elements, strict=False))
+            for batch in batches
+        ]
+        rows, elements = self._table(batches, found)
         self._leave_training_point({i for batch in batches for i in batch.index})
         # A step that a schedule shortened counts as the shorter one, or the rate would follow the schedule down.
         shortened, moved = (schedule * moving)[tree.tensor_of_cell], moving[tree.tensor_of_cell]
         weights = torch.stack([shortened, shortened.square(), moved, moved, moved])
-        table = torch.cat([torch.cat(rows, dim=1), tree.elements_of_cell.unsqueeze(0)]) * weights
+        table = torch.cat([rows, tree.elements_of_cell.unsqueeze(0)]) * weights
         return self._pooled(table, elements, moving, live)
 
     def _leave_training_point(self, stepped: set[int]) -> None:

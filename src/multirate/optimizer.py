@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import isfinite
+from math import inf, isfinite
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from multirate import checkpoint, kernels
 from multirate.adaptation import Adaptation, LogRates, Measurement, Transition
 from multirate.ghost import awake
-from multirate.kernels import DIRECTION, TRACE, Batch
+from multirate.kernels import DIRECTION, TRACE, Batch, Measured
 from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, level_name, module_kinds
 from multirate.memory import MODEL, TENSOR, Memory, Slot, settle
 from multirate.rates import RatesView
@@ -137,6 +138,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.requires_grad:
                     self._allocate(parameter, group)
+        self._plans: dict[Any, Any] = {}
         self._one = torch.ones((), dtype=dtype, device=device)
         self._zero_rows = [torch.zeros(self._row_count, c.count, dtype=dtype, device=device) for c in tree.cells]
 
@@ -223,21 +225,30 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         for group in self.param_groups:
             start, names = index, [*self._elementwise(group)]
             open_batches: dict[object, tuple[Batch, int]] = {}
+            fit: dict[object, tuple[Batch, list[ModuleType]]] = {}
             for parameter in group["params"]:
-                if parameter.grad is not None:
+                gradient = parameter.grad
+                if gradient is not None:
                     _refuse(parameter)
-                    state, size = self.state[parameter], parameter.numel()
+                    state, size, cells = self.state[parameter], parameter.numel(), self._tree.cells[index]
                     if any(name not in state for name in names):
                         self._allocate(parameter, group)
-                    limit = _BATCH_ELEMENTS if parameter.device.type == "cpu" else _BATCH_ELEMENTS_ON_DEVICE
-                    kind = (parameter.dtype, parameter.device)
+                    alike = (parameter.dtype, parameter.device)
+                    if alike not in fit:
+                        model = self._empty_batch(group, parameter, start, names)
+                        fit[alike] = model, kernels.candidates(model, parameter)
+                    tensors = [state[name] for name in names]
+                    kernel = kernels.choose(fit[alike][1], fit[alike][0], cells, parameter, gradient, tensors)
+                    limit = _limit(parameter, kernel)
+                    kind = (*alike, kernel.__name__)
                     batch, filled = open_batches.get(kind, (None, 0))
                     if batch is None or filled + size > limit:
                         batch, filled = self._empty_batch(group, parameter, start, names), 0
+                        batch.kernel = kernel
                         batches.append(batch)
                     if size <= limit:  # a larger tensor is a batch of its own, and the open one stays open
                         open_batches[kind] = (batch, filled + size)
-                    self._collect(batch, index, parameter)
+                    self._collect(batch, index, parameter, tensors)
                 index += 1
         return batches
 
@@ -267,66 +278,65 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             horizon=self.adaptation.horizon,
             norms=self.adaptation.needs_norms,
             complex_pairs=parameter.is_complex(),
+            cells_in_all=self._tree.offsets[-1],
+            plans=self._plans,
         )
 
-    def _collect(self, batch: Batch, index: int, parameter: Tensor) -> None:
+    def _collect(self, batch: Batch, index: int, parameter: Tensor, tensors: list[Tensor]) -> None:
         gradient = parameter.grad
         assert gradient is not None
-        view = torch.view_as_real if parameter.is_complex() else _same
         batch.index.append(index)
         batch.cells.append(self._tree.cells[index])
-        batch.parameters.append(view(parameter))
-        batch.gradients.append(view(gradient.resolve_conj()) if parameter.is_complex() else gradient)
-        state = self.state[parameter]
-        batch.steps.append(state["step"])
-        for name, tensors in batch.state.items():
-            tensors.append(view(state[name]) if state[name].is_complex() else state[name])
+        batch.starts.append(self._tree.offsets[index])
+        batch.steps.append(self.state[parameter]["step"])
+        if batch.complex_pairs:
+            parameter, gradient = torch.view_as_real(parameter), torch.view_as_real(gradient.resolve_conj())
+            tensors = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+        batch.parameters.append(parameter)
+        batch.gradients.append(gradient)
+        for kept, tensor in zip(batch.state.values(), tensors, strict=True):
+            kept.append(tensor)
 
-    def _coefficients(self, schedule: Tensor) -> Callable[[Batch], dict[str, list[Tensor]]]:
-        """The rule's coefficients at the step the memory has counted: computed once a group, looked up a batch."""
-        found: dict[tuple[int, torch.device, torch.dtype], dict[str, Sequence[Tensor]]] = {}
+    def _coefficients(self, schedule: Tensor, ahead: float = 0.0) -> Callable[[Batch], dict[str, kernels.Picked]]:
+        """The rule's coefficients at the step the memory has counted, or some steps ahead: computed once a group."""
+        found: dict[tuple[int, torch.device, torch.dtype], dict[str, kernels.Numbers]] = {}
 
-        def of(batch: Batch) -> dict[str, list[Tensor]]:
-            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.parameters[0].dtype)
+        def of(batch: Batch) -> dict[str, kernels.Picked]:
+            device, dtype = where(batch)
             start, key = batch.start, (batch.start, device, dtype)
             if key not in found:
-                where = slice(start, start + len(batch.options["params"]))
-                scalars = {name: self._memory[name][where] for name in ("step", *self.rule.scalars)}
-                scalars["step"] = scalars["step"].clamp(min=1.0)
-                scalars["schedule"] = schedule[where]
+                group = slice(start, start + len(batch.options["params"]))
+                scalars = {name: self._memory[name][group] for name in ("step", *self.rule.scalars)}
+                scalars["step"] = (scalars["step"] + ahead).clamp(min=1.0)
+                scalars["schedule"] = schedule[group]
                 vectors = self.rule.coefficients(scalars, batch.options)
-                found[key] = {name: vector.to(device, dtype).unbind() for name, vector in vectors.items()}
-            return {name: [values[i - start] for i in batch.index] for name, values in found[key].items()}
+                found[key] = {name: kernels.Numbers(vector.to(device, dtype)) for name, vector in vectors.items()}
+            positions = [i - start for i in batch.index]
+            return {name: numbers.of(positions) for name, numbers in found[key].items()}
 
         return of
 
     def _measure(self, batches: list[Batch], present: Tensor | None) -> Measurement:
         """Sums agreement (and norms) over the nodes of every level, bottom up."""
         tree, memory = self._tree, self._memory
-        rows = list(self._zero_rows)
-        scales = [self._one] * len(rows)
-        elements: dict[int, list[Tensor]] = {}
-        scaled = False
+        found: list[Measured] = []
+        scales: dict[int, Tensor] = {}
         coefficients = self._coefficients(memory["factor"])
         for batch in batches:
             previous = coefficients(batch)
-            found = kernels.choose(batch).measure(batch, previous)
-            scale = previous.get("scale") if batch.reference_state is None else None
-            scaled = scaled or scale is not None
-            if scale is not None:
-                for i, value in zip(batch.index, scale, strict=True):
-                    scales[i] = value.to(memory.device, memory.dtype)
-            for i, row in zip(batch.index, found.rows, strict=True):
-                rows[i] = row.to(memory.device, memory.dtype)
-            elements.update(zip(batch.index, found.elements, strict=False))
-        stacked = torch.cat(rows, dim=1)
-        scale_of_tensor = torch.stack(scales) if scaled else None
-        if scale_of_tensor is not None:
-            of_cell = scale_of_tensor[tree.tensor_of_cell]
+            found.append(batch.kernel.measure(batch, previous))
+            if batch.reference_state is None and "scale" in previous:
+                scales[batch.start] = previous["scale"].of_group
+        stacked, elements = self._table(batches, found)
+        if scales:
+            scale = torch.ones_like(memory["step"])
+            for start, values in scales.items():
+                scale[start : start + len(values)] = values.to(memory.device, memory.dtype)
+            of_cell = scale[tree.tensor_of_cell]
             powers = [of_cell, torch.ones_like(of_cell), of_cell * of_cell][: self._row_count]
             stacked = stacked * torch.stack(powers)
             for i, found_elements in elements.items():
-                powers = [scales[i], self._one, scales[i] * scales[i]][: self._row_count]
+                powers = [scale[i], self._one, scale[i] * scale[i]][: self._row_count]
                 elements[i] = [e * power.to(e.device) for e, power in zip(found_elements, powers, strict=True)]
         live = torch.isfinite(stacked).all().to(memory.dtype)
         factor = memory["factor"] if present is None else memory["factor"] * present
@@ -340,6 +350,21 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         )
         table = torch.cat([weighted, (tree.elements_of_cell * moved).unsqueeze(0)], dim=0)
         return self._pooled(table, elements, factor, live)
+
+    def _table(self, batches: list[Batch], found: list[Measured]) -> tuple[Tensor, dict[int, list[Tensor]]]:
+        """Sums of all cells, ``(3 or 4, cells)``, 0 where nothing was measured; and elements by tensor."""
+        memory, rows = self._memory, list(self._zero_rows)
+        elements: dict[int, list[Tensor]] = {}
+        tables = []
+        for batch, measured in zip(batches, found, strict=True):
+            if measured.table is not None:
+                tables.append(measured.table.to(memory.device, memory.dtype))
+            for i, row in zip(batch.index, measured.rows, strict=False):
+                rows[i] = row.to(memory.device, memory.dtype)
+            elements.update(zip(batch.index, measured.elements, strict=False))
+        if len(tables) < len(found):
+            tables.append(torch.cat(rows, dim=1))
+        return sum(tables[1:], start=tables[0]), elements
 
     def _pooled(self, table: Tensor, elements: dict[int, list[Tensor]], factor: Tensor, live: Tensor) -> Measurement:
         tree, memory = self._tree, self._memory
@@ -428,13 +453,23 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         """Applies the combined rates, with the transition and the schedule on top."""
         schedule = schedule * live
         rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
-        shares = schedule.ne(0).to(schedule.dtype).unbind()
+        moved = self._columns(schedule.ne(0))
         for batch in batches:
-            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.parameters[0].dtype)
-            moved = [shares[i].to(device, dtype) for i in batch.index]
-            kernels.choose(batch).apply(batch, rates_of(batch), coefficients(batch), live.to(device, dtype), moved)
+            batch.kernel.apply(batch, rates_of(batch), coefficients(batch), live.to(*where(batch)), moved(batch))
 
-    def _rates_of(self, rates: Values, schedule: Tensor) -> Callable[[Batch], list[Tensor]]:
+    def _columns(self, values: Tensor) -> Callable[[Batch], Sequence[Tensor]]:
+        """One number a tensor, handed to batches in their device and precision."""
+        found: dict[tuple[torch.device, torch.dtype], kernels.Numbers] = {}
+
+        def of(batch: Batch) -> Sequence[Tensor]:
+            key = where(batch)
+            if key not in found:
+                found[key] = kernels.Numbers(values.to(*key))
+            return found[key].of(batch.index)
+
+        return of
+
+    def _rates_of(self, rates: Values, schedule: Tensor) -> Callable[[Batch], Sequence[Tensor]]:
         """What a batch's tensors are moved with: the combined rates, with the transition and the schedule on top."""
         if self.transition is not None:
             rates = self.transition.mix(rates, self._memory["time"][0], self._reference_lr)
@@ -443,11 +478,10 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             tree.lift(rates, tree.finest, "cell") * schedule[tree.tensor_of_cell] if isinstance(rates, Tensor) else None
         )
 
-        def of(batch: Batch) -> list[Tensor]:
-            device, dtype = batch.parameters[0].device, kernels.arithmetic_dtype(batch.parameters[0].dtype)
+        def of(batch: Batch) -> Sequence[Tensor]:
+            device, dtype = where(batch)
             if isinstance(cells, Tensor):
-                here = cells.to(device, dtype)
-                return [tree.broadcast(i, here) for i in batch.index]
+                return kernels.CellRates(cells.to(device, dtype), tree, batch.index)
             return [(rates[i] * schedule[i].to(device)).to(device, dtype) for i in batch.index]
 
         return of
@@ -483,8 +517,17 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             self._build()
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+def where(batch: Batch) -> tuple[torch.device, torch.dtype]:
+    """Device and precision of a batch's arithmetic."""
+    first = batch.parameters[0]
+    return first.device, kernels.arithmetic_dtype(first.dtype)
+
+
+def _limit(parameter: Tensor, kernel: ModuleType) -> float:
+    """How many elements a batch may have."""
+    if kernel in kernels.UNLIMITED:
+        return inf
+    return _BATCH_ELEMENTS if parameter.device.type == "cpu" else _BATCH_ELEMENTS_ON_DEVICE
 
 
 def _positive_lr(lr: float | Tensor) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from multirate.levels import Tree
 from multirate.levels.cells import Cells
 from multirate.rules import Rule
 
@@ -42,6 +44,13 @@ class Batch:
         complex_pairs: Whether the last dimension holds the two parts of complex numbers.
         at_training_point: Of averaged iterates: whether the parameters hold the point where gradients are taken, and
             not the average.
+        interpolation: Of averaged iterates: the weight of the average in that point.
+        held: Of averaged iterates: what multiplies each direction so that none is too long, where it is known before
+            the directions are.
+        kernel: What works on the batch.
+        starts: Where the cells of each parameter start among all cells of the optimizer.
+        cells_in_all: Number of those.
+        plans: What kernels remember of the layout of an optimizer's parameters.
     """
 
     rule: Rule
@@ -59,6 +68,11 @@ class Batch:
     complex_pairs: bool
     at_training_point: bool = False
     interpolation: float = 1.0
+    held: Sequence[Tensor] | None = None
+    kernel: Any = None
+    starts: list[int] = field(default_factory=list)
+    cells_in_all: int = 0
+    plans: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def reference_state(self) -> str | None:
@@ -70,12 +84,14 @@ class Batch:
     @property
     def coupled_decay(self) -> float:
         """Weight decay that is part of the gradient."""
-        return 0.0 if self.options.get("decoupled_weight_decay") else float(self.options.get("weight_decay", 0.0))
+        decay: float = self.options.get("weight_decay", 0.0)
+        return 0.0 if self.options.get("decoupled_weight_decay") else decay
 
     @property
     def decoupled_decay(self) -> float:
         """Weight decay applied beside the gradient, with the combined rate."""
-        return float(self.options.get("weight_decay", 0.0)) if self.options.get("decoupled_weight_decay") else 0.0
+        decay: float = self.options.get("weight_decay", 0.0)
+        return decay if self.options.get("decoupled_weight_decay") else 0.0
 
 
 @dataclass
@@ -86,10 +102,92 @@ class Measured:
         rows: For each tensor its sums over cells, ``(1, 3 or 4, cells)``: agreement, ``‖g‖²``, ``‖e‖²`` and, of
             averaged iterates, ``‖y − y₀‖²``.
         elements: For each tensor the same without summing, when there is a rate per element.
+        table: Instead of ``rows``, the sums at their place among all cells of the optimizer, 0 elsewhere.
     """
 
     rows: list[Tensor]
     elements: list[list[Tensor]]
+    table: Tensor | None = None
+
+
+@dataclass
+class Looked:
+    """What a look at gradients tells before anything moves.
+
+    Attributes:
+        squares: ``‖g‖²`` of every tensor of the batch; not finite when an element is not.
+    """
+
+    squares: Tensor
+
+
+class Numbers:
+    """A quantity with one number a tensor."""
+
+    def __init__(self, vector: Tensor) -> None:
+        self.vector = vector
+
+    @cached_property
+    def single(self) -> Sequence[Tensor]:
+        """The numbers one by one, 0-d."""
+        return self.vector.unbind()
+
+    def of(self, positions: list[int]) -> Picked:
+        """Those of some tensors, for a batch."""
+        return Picked(self, positions)
+
+
+class Picked(Sequence[Tensor]):
+    """Numbers of a batch's tensors: a sequence of 0-d tensors that need not be made where a vector will do."""
+
+    def __init__(self, numbers: Numbers, positions: list[int]) -> None:
+        self._numbers, self._positions = numbers, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._numbers.single[self._positions[index]]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        single = self._numbers.single
+        return iter([single[i] for i in self._positions])
+
+    @property
+    def of_group(self) -> Tensor:
+        """What they were picked from."""
+        return self._numbers.vector
+
+    def vector(self, plans: dict[Any, Any]) -> Tensor:
+        """All of them, ``(tensors,)``; where they are is remembered among the plans."""
+        everything = self._numbers.vector
+        if len(self._positions) == len(everything):
+            return everything
+        key = ("positions", everything.device, *self._positions)
+        if key not in plans:
+            plans[key] = torch.tensor(self._positions, device=everything.device)
+        return everything[plans[key]]
+
+
+class CellRates(Sequence[Tensor]):
+    """Rates of a batch's tensors out of those of all cells, each shaped to broadcast against its tensor."""
+
+    def __init__(self, cells: Tensor, tree: Tree, index: list[int]) -> None:
+        self.cells, self._tree, self._index = cells, tree, index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._tree.broadcast(self._index[index], self.cells)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter([self._tree.broadcast(i, self.cells) for i in self._index])
+
+
+def vector(numbers: Sequence[Tensor], plans: dict[Any, Any]) -> Tensor:
+    """One number a tensor as a vector."""
+    return numbers.vector(plans) if isinstance(numbers, Picked) else torch.stack(list(numbers))
 
 
 def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -105,12 +203,12 @@ def square_norm(gradient: Tensor) -> Tensor:
     return gradient.to(arithmetic_dtype(gradient.dtype)).square().sum()
 
 
-def held(squares: Tensor, elements: int, longest: float) -> Tensor:
-    """What to multiply a direction by so that its root mean square is at most ``longest``.
+def held(squares: Tensor, elements: int | Tensor, longest: float) -> Tensor:
+    """What to multiply directions by so that their root mean square is at most ``longest``.
 
     Args:
-        squares: Its squared norm, 0-d.
-        elements: How many elements it has.
+        squares: Their squared norms.
+        elements: How many elements they have, at least 1.
         longest: The limit.
     """
-    return (squares / (max(elements, 1) * longest**2)).clamp(min=1.0).rsqrt()
+    return (squares / (elements * longest**2)).clamp(min=1.0).rsqrt()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 
 import torch
@@ -19,8 +19,11 @@ from multirate.kernels.batch import (
     arithmetic_dtype,
     held,
 )
+from multirate.kernels.reference import look
 from multirate.levels.cells import Cells
 from multirate.tensorlist import TensorList
+
+__all__ = ["advance", "apply", "look", "measure"]
 
 _INTEGER = {torch.float32: torch.int32, torch.float64: torch.int64}
 
@@ -60,7 +63,7 @@ def _inner(cells: Cells, first: Tensor, second: Tensor) -> Tensor:
     return cells.reduce(first * second)
 
 
-def measure(batch: Batch, previous: Mapping[str, list[Tensor]]) -> Measured:
+def measure(batch: Batch, previous: Mapping[str, Sequence[Tensor]]) -> Measured:
     """See :func:`multirate.kernels.reference.measure`."""
     gradients = _gradients(batch)
     source = batch.reference_state
@@ -86,7 +89,9 @@ def measure(batch: Batch, previous: Mapping[str, list[Tensor]]) -> Measured:
     return measured
 
 
-def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live: Tensor, moved: list[Tensor]) -> None:
+def apply(
+    batch: Batch, rates: Sequence[Tensor], c: Mapping[str, Sequence[Tensor]], live: Tensor, moved: Sequence[Tensor]
+) -> None:
     """See :func:`multirate.kernels.reference.apply`."""
     parameters = TensorList(batch.parameters)
     gradients = _live_gradients(batch, live)
@@ -117,10 +122,10 @@ def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live
 
 def advance(
     batch: Batch,
-    rates: list[Tensor],
-    c: Mapping[str, list[Tensor]],
+    rates: Sequence[Tensor],
+    c: Mapping[str, Sequence[Tensor]],
     live: Tensor,
-    shares: list[Tensor],
+    shares: Sequence[Tensor],
     rests_at_average: bool,
 ) -> Measured:
     """See :func:`multirate.kernels.reference.advance`."""
@@ -151,7 +156,7 @@ def advance(
 
 
 def _measured(
-    batch: Batch, directions: TensorList, behind: TensorList, offsets: TensorList, scale: list[Tensor] | None
+    batch: Batch, directions: TensorList, behind: TensorList, offsets: TensorList, scale: Sequence[Tensor] | None
 ) -> tuple[Measured, list[Tensor] | None]:
     """The four sums of averaged iterates, and what multiplies each direction so that none is longer than allowed.
 
@@ -166,7 +171,7 @@ def _measured(
         if scale is not None or longest < inf:
             own = sums[0].new_ones(()) if scale is None else scale[i]
             if longest < inf:
-                own = held(sums[1].sum() * own * own, directions[i].numel(), longest) * own
+                own = held(sums[1].sum() * own * own, max(directions[i].numel(), 1), longest) * own
             scales.append(own)
             sums, products = _powers(sums, own), _powers(products, own)
         measured.rows.append(torch.stack(sums))

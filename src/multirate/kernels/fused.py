@@ -6,37 +6,40 @@ leaves everything as it was when ``found_inf`` is 1, which is what a skipped ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from multirate.kernels.batch import Batch
-from multirate.kernels.foreach import advance, measure
+from multirate.kernels.foreach import advance, look, measure
+from multirate.levels.cells import Cells
 from multirate.rules import Adam
 
-__all__ = ["advance", "apply", "fits", "measure"]
+__all__ = ["advance", "apply", "fits", "look", "measure", "takes"]
 
 
-def fits(batch: Batch) -> bool:
-    """Whether the update is right for a batch: Adam, on a CPU, one rate a tensor, state in the parameters' type."""
-    first = batch.parameters[0]
+def fits(batch: Batch, like: Tensor) -> bool:
+    """Whether the update is right for a batch: Adam, on a CPU, a rate no finer than a tensor."""
     return (
         type(batch.rule) is Adam
         and batch.options.get("foreach") is None
-        and first.device.type == "cpu"
-        and first.dtype in (torch.float32, torch.float64)
+        and like.device.type == "cpu"
+        and like.dtype in (torch.float32, torch.float64)
         and batch.horizon == 0
         and not batch.elementwise
-        and not batch.complex_pairs
         and not torch.compiler.is_compiling()
-        and all(cells.whole for cells in batch.cells)
-        and all(p.is_contiguous() and g.is_contiguous() for p, g in zip(batch.parameters, batch.gradients, strict=True))
-        and all(t.is_contiguous() for tensors in batch.state.values() for t in tensors)
     )
 
 
-def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live: Tensor, moved: list[Tensor]) -> None:
+def takes(batch: Batch, cells: Cells, parameter: Tensor, gradient: Tensor, state: list[Tensor]) -> bool:
+    """Whether one parameter with its gradient and state can be worked on here."""
+    return cells.whole and all(tensor.is_contiguous() for tensor in (parameter, gradient, *state))
+
+
+def apply(
+    batch: Batch, rates: Sequence[Tensor], c: Mapping[str, Sequence[Tensor]], live: Tensor, moved: Sequence[Tensor]
+) -> None:
     """See :func:`multirate.kernels.reference.apply`."""
     options, state = batch.options, batch.state
     update = torch._fused_adamw_ if options["decoupled_weight_decay"] else torch._fused_adam_

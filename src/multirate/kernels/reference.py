@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 
 import torch
 from torch import Tensor
 
-from multirate.kernels.batch import ANCHOR, AVERAGE, DIRECTION, ITERATE, TRACE, Batch, Measured, arithmetic_dtype, held
+from multirate.kernels.batch import (
+    ANCHOR,
+    AVERAGE,
+    DIRECTION,
+    ITERATE,
+    TRACE,
+    Batch,
+    Looked,
+    Measured,
+    arithmetic_dtype,
+    held,
+    square_norm,
+)
 
 
-def _gradient(batch: Batch, i: int) -> Tensor:
+def gradient_of(batch: Batch, i: int) -> Tensor:
     """Gradient of what is minimised: the loss (negated when maximising) plus coupled weight decay."""
     parameter, gradient = batch.parameters[i], batch.gradients[i]
     gradient = gradient.to(arithmetic_dtype(parameter.dtype))
@@ -22,7 +34,7 @@ def _gradient(batch: Batch, i: int) -> Tensor:
     return gradient
 
 
-def measure(batch: Batch, previous: Mapping[str, list[Tensor]]) -> Measured:
+def measure(batch: Batch, previous: Mapping[str, Sequence[Tensor]]) -> Measured:
     """Agreement ``g_t ⊙ d_{t-1}`` of each tensor, summed over its cells (Eqs. 2 and 8).
 
     Args:
@@ -31,7 +43,7 @@ def measure(batch: Batch, previous: Mapping[str, list[Tensor]]) -> Measured:
     """
     measured = Measured([], [])
     for i, cells in enumerate(batch.cells):
-        gradient = _gradient(batch, i)
+        gradient = gradient_of(batch, i)
         state = {name: tensors[i] for name, tensors in batch.state.items()}
         source = batch.reference_state
         if source is None:
@@ -47,7 +59,19 @@ def measure(batch: Batch, previous: Mapping[str, list[Tensor]]) -> Measured:
     return measured
 
 
-def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live: Tensor, moved: list[Tensor]) -> None:
+def look(batch: Batch, c: Mapping[str, Sequence[Tensor]]) -> Looked:
+    """What is to be known of the gradients before averaged iterates move.
+
+    Args:
+        batch: The tensors.
+        c: Coefficients of the update to come, one value a tensor.
+    """
+    return Looked(torch.stack([square_norm(gradient) for gradient in batch.gradients]))
+
+
+def apply(
+    batch: Batch, rates: Sequence[Tensor], c: Mapping[str, Sequence[Tensor]], live: Tensor, moved: Sequence[Tensor]
+) -> None:
     """``θ ← θ − rate · scale · d``, after the rule's state has taken the gradient in.
 
     Args:
@@ -58,7 +82,7 @@ def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live
         moved: For each tensor 1 when it moves (its rate's schedule is not 0).
     """
     for i, parameter in enumerate(batch.parameters):
-        gradient = torch.where(live > 0, _gradient(batch, i), 0.0)
+        gradient = torch.where(live > 0, gradient_of(batch, i), 0.0)
         state = {name: tensors[i] for name, tensors in batch.state.items()}
         own = {name: values[i] for name, values in c.items()}
         if batch.decoupled_decay:
@@ -83,10 +107,10 @@ def apply(batch: Batch, rates: list[Tensor], c: Mapping[str, list[Tensor]], live
 
 def advance(
     batch: Batch,
-    rates: list[Tensor],
-    c: Mapping[str, list[Tensor]],
+    rates: Sequence[Tensor],
+    c: Mapping[str, Sequence[Tensor]],
     live: Tensor,
-    shares: list[Tensor],
+    shares: Sequence[Tensor],
     rests_at_average: bool,
 ) -> Measured:
     """Moves averaged iterates: ``z ← z − rate · (d + λ y)``, ``x ← x + share · (z − x)``; measures on the way.
@@ -109,7 +133,7 @@ def advance(
     beta = batch.rule.interpolation(batch.options)
     measured = Measured([], [])
     for i, parameter in enumerate(batch.parameters):
-        gradient = torch.where(live > 0, _gradient(batch, i), 0.0)
+        gradient = torch.where(live > 0, gradient_of(batch, i), 0.0)
         state = {name: tensors[i] for name, tensors in batch.state.items()}
         own = {name: values[i] for name, values in c.items()}
         iterate = state[ITERATE]
@@ -123,8 +147,10 @@ def advance(
         direction = batch.rule.update(gradient, state, own, live, batch.options)
         if "scale" in own:
             direction = direction * own["scale"]
-        if batch.rule.longest < inf:
-            direction = direction * held((direction * direction).sum(), direction.numel(), batch.rule.longest)
+        if batch.held is not None:
+            direction = direction * batch.held[i]
+        elif batch.rule.longest < inf:
+            direction = direction * held((direction * direction).sum(), max(direction.numel(), 1), batch.rule.longest)
         average, offset = iterate + behind, point - state[ANCHOR]
         products = [direction * behind, direction * direction, behind * behind, offset * offset]
         measured.rows.append(torch.stack([batch.cells[i].reduce(product) for product in products]))

@@ -76,7 +76,8 @@ class SecondMoment(Adam):
         return ratio(gradient, second.sqrt().add_(c["eps"]))
 
     def interpolation(self, options: Options) -> float:
-        return float(options["betas"][0])
+        beta: float = options["betas"][0]
+        return beta
 
 
 def update_second_moment(gradient: Elements, state: State, live: Tensor, options: Options) -> None:

@@ -81,4 +81,5 @@ class RootMeanSquare(RMSprop):
         return super().update(gradient, state, c, live, {**options, "momentum": 0.0})
 
     def interpolation(self, options: Options) -> float:
-        return float(options["momentum"])
+        beta: float = options["momentum"]
+        return beta

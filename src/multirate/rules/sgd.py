@@ -90,4 +90,5 @@ class Gradient(SGD):
         return gradient
 
     def interpolation(self, options: Options) -> float:
-        return float(options["momentum"])
+        beta: float = options["momentum"]
+        return beta

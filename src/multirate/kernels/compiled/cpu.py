@@ -1,0 +1,216 @@
+"""Programs on a CPU: compiled by Numba, a thread a core, in one pass over memory."""
+
+from __future__ import annotations
+
+import linecache
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multirate.kernels.batch import Batch, vector
+from multirate.kernels.compiled.layout import runs
+from multirate.kernels.compiled.numba_source import source
+from multirate.kernels.compiled.programs import Program
+
+_CHUNK = 1 << 16
+"""Elements that a thread takes at a time; what is summed in which order does not depend on the number of threads."""
+_BLOCK = 1 << 12
+"""Elements summed in the precision of the arithmetic; the sums of blocks are added in float64."""
+_WORTH_A_THREAD = 1 << 16
+_FAST = {"reassoc", "contract", "arcp", "nsz"}
+"""Liberties of the compiler: all of "fast" but to assume that nothing is NaN or infinite, which is what sums tell."""
+_TYPES = {torch.float32: "float32", torch.float64: "float64", torch.int8: "int8"}
+
+
+@cache
+def available() -> bool:
+    """Whether Numba is there and works with what else is installed."""
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+class Kernel:
+    """A program compiled for one precision.
+
+    Args:
+        program: What is done to an element.
+        dtype: Precision of the arithmetic.
+        stored: Type of elementwise tensors by name, where it is another one.
+    """
+
+    def __init__(self, program: Program, dtype: torch.dtype, stored: Mapping[str, torch.dtype]) -> None:
+        self.program = program
+        names = [*program.arrays, *(f"element{k}" for k in range(len(program.elements)))]
+        self.arrays = {name: _TYPES[stored.get(name, dtype)] for name in names}
+        self._function = _compiled(source(program, self.arrays), _TYPES[dtype])
+
+    def __call__(
+        self,
+        batch: Batch,
+        arrays: Mapping[str, Sequence[Tensor]],
+        columns: Mapping[str, Sequence[Tensor]],
+        numbers: Mapping[str, float],
+        rates: Tensor | None = None,
+        whole: bool = False,
+        backwards: bool = False,
+    ) -> Tensor:
+        """Runs the program on a batch.
+
+        Args:
+            batch: The tensors.
+            arrays: Elementwise tensors by name, one for each tensor of the batch.
+            columns: Numbers of each tensor by name.
+            numbers: Values of options by name.
+            rates: The rate of every cell of the optimizer.
+            whole: Sum over whole tensors, in the order of the batch, and not over cells.
+            backwards: Begin where the last pass ended, which is still in the cache.
+
+        Returns:
+            The sums, ``(sums, cells of the optimizer)`` or ``(sums, tensors)``, in float64.
+        """
+        plan = _plan(batch, whole)
+        addresses = [[tensor.data_ptr() for tensor in arrays[name]] for name in self.arrays]
+        table = np.zeros((len(batch.index), len(self.program.columns)))
+        for k, name in enumerate(self.program.columns):
+            table[:, k] = vector(columns[name], batch.plans).numpy()
+        sums = np.zeros((len(self.program.sums), plan.cells))
+        partial = np.zeros((len(plan.items), len(self.program.sums)))
+        fixed = (
+            np.array(addresses, dtype=np.int64).T.copy(),
+            plan.layout,
+            plan.items,
+            table,
+            np.zeros(plan.cells) if rates is None else rates.double().numpy(),
+            np.array([*self.program.call_values(numbers), 0.0]),
+            partial,
+            sums,
+            backwards,
+        )
+        plan.run(lambda start, stop: self._function(*fixed, start, stop))
+        np.add.at(sums.T, plan.cell_of_item, partial)
+        return torch.from_numpy(sums)
+
+
+@dataclass
+class _Plan:
+    """How the work on a batch is cut into items.
+
+    Attributes:
+        layout: For each tensor the sizes B, C, D of its runs, the first of its cells, and its number of elements.
+        items: For each item its tensor, its place a, a range of c (0, 0: the tensor is one cell) and, of one cell, a
+            range of elements.
+        cell_of_item: The first cell of each item's tensor.
+        cells: Number of sums of each kind.
+        costs: Elements of each item.
+    """
+
+    layout: np.ndarray[Any, Any]
+    items: np.ndarray[Any, Any]
+    cell_of_item: np.ndarray[Any, Any]
+    cells: int
+    costs: np.ndarray[Any, Any]
+    _bounds: dict[int, list[int]] = field(default_factory=dict)
+
+    def run(self, work: Callable[[int, int], None]) -> None:
+        """Has every thread do a share of the items, of about the same size."""
+        total = int(self.costs.sum())
+        threads = max(1, min(torch.get_num_threads(), total // _WORTH_A_THREAD))
+        if threads not in self._bounds:
+            targets = total * np.arange(1, threads) / threads
+            self._bounds[threads] = [0, *np.searchsorted(self.costs.cumsum(), targets).tolist(), len(self.items)]
+        bounds = self._bounds[threads]
+        others = [_pool(threads).submit(work, *bounds[i : i + 2]) for i in range(1, threads)]
+        work(*bounds[:2])
+        for other in others:
+            other.result()
+
+
+def _plan(batch: Batch, whole: bool) -> _Plan:
+    key = (whole, *batch.index)
+    if key not in batch.plans:
+        batch.plans[key] = _planned(batch, whole)
+    plan: _Plan = batch.plans[key]
+    return plan
+
+
+def _planned(batch: Batch, whole: bool) -> _Plan:
+    layout, items, costs = [], [], []
+    for t, (cells, parameter) in enumerate(zip(batch.cells, batch.parameters, strict=True)):
+        elements = parameter.numel()
+        A, B, C, D = (1, 1, 1, elements) if whole else runs(cells)
+        layout.append((B, C, D, t if whole else batch.starts[t], elements))
+        if whole or cells.whole:
+            cuts = [*range(0, elements, _CHUNK), elements]
+            items += [(t, 0, 0, 0, low, high) for low, high in pairwise(cuts)]
+            costs += [high - low for low, high in pairwise(cuts)]
+        elif elements:
+            step = max(1, _CHUNK // (B * D))
+            cuts = [*range(0, C, step), C]
+            for a in range(A):
+                items += [(t, a, low, high, 0, 0) for low, high in pairwise(cuts)]
+                costs += [B * D * (high - low) for low, high in pairwise(cuts)]
+    where = np.array(layout, dtype=np.int64)
+    table = np.array(items, dtype=np.int64).reshape(-1, 6)
+    cells_in_all = len(batch.index) if whole else batch.cells_in_all
+    return _Plan(where, table, where[table[:, 0], 3], cells_in_all, np.array(costs, dtype=np.int64))
+
+
+@cache
+def _compiled(text: str, dtype: str) -> Callable[..., None]:
+    """Compiles source; the first call, on nothing, is what takes the time."""
+    import numba
+    from numba.core import cgutils, types
+    from numba.core.compiler import Compiler
+    from numba.extending import intrinsic
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def as_pointer(typing_context: Any, address: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+        return types.voidptr(address), emit
+
+    class Separate(Compiler):  # type: ignore[misc]
+        """Takes arrays for separate, without which a loop that stores several of them is not vectorised."""
+
+        def define_pipelines(self) -> Any:
+            self.state.flags.noalias = True
+            return super().define_pipelines()
+
+    scope: dict[str, Any] = {
+        "T": getattr(numba, dtype),
+        "ZERO": getattr(np, dtype)(0.0),
+        "BLOCK": _BLOCK,
+        "sqrt": np.sqrt,
+        "carray": numba.carray,
+        "as_pointer": as_pointer,
+        **{name: getattr(numba, name) for name in _TYPES.values()},
+    }
+    name = f"<multirate kernel {len(linecache.cache)}>"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    exec(compile(text, name, "exec"), scope)
+    options: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
+    for inner in ("block", "strip"):
+        scope[inner] = numba.njit(scope[inner], pipeline_class=Separate, **options)
+    function: Callable[..., None] = numba.njit(scope["kernel"], **options)
+    return function
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads - 1, thread_name_prefix="multirate")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork

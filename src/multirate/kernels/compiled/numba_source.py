@@ -1,0 +1,154 @@
+"""A program as source code for Numba."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from multirate.kernels.compiled.programs import RATE, Program
+from multirate.kernels.compiled.symbols import Kind, Node
+
+_OPERATIONS = {
+    "add": "{} + {}",
+    "sub": "{} - {}",
+    "mul": "{} * {}",
+    "div": "{} / {}",
+    "neg": "-{}",
+    "sqrt": "sqrt({})",
+    "sign": "T({0} > ZERO) - T({0} < ZERO)",
+    "minimum": "min({}, {})",
+    "maximum": "max({}, {})",
+    "greater": "{} > {}",
+    "where": "{1} if {0} else {2}",
+}
+
+_TEMPLATE = """
+def block({arrays}{values}):
+{zeros}
+    for i in range({first}.shape[0]):
+{element}
+    return {totals}
+
+def strip({arrays}rates, {sums}{outer}):
+    for i in range({first}.shape[0]):
+{strip}
+
+def kernel(pointers, layout, items, columns, rates, calls, partial, sums, backwards, start, stop):
+{calls}
+    for position in range(start, stop):
+        item = start + stop - 1 - position if backwards else position
+        tensor, a, c0, c1, low, high = items[item]
+        B, C, D, cell, elements = layout[tensor]
+{tensor}
+        if c1 == 0:
+            rate = T(rates[cell])
+{cell3}
+            for left in range(low, high, BLOCK):
+                right = min(left + BLOCK, high)
+                found = block({slices}{values})
+{partial}
+        elif D > 1:
+            for b in range(B):
+                for c in range(c0, c1):
+                    node = cell + a * C + c
+                    rate = T(rates[node])
+{cell5}
+                    base = ((a * B + b) * C + c) * D
+                    for left in range(base, base + D, BLOCK):
+                        right = min(left + BLOCK, base + D)
+                        found = block({slices}{values})
+{run}
+        else:
+            node = cell + a * C
+            for b in range(B):
+                left = (a * B + b) * C + c0
+                right = left + c1 - c0
+                strip({slices}rates[node + c0 : node + c1], {sum_slices}{outer})
+"""
+
+
+def source(program: Program, arrays: Mapping[str, str]) -> str:
+    """The kernel of a program.
+
+    Args:
+        program: What is done to an element.
+        arrays: Type of every elementwise tensor by name, those that elements are written to (``element0`` ...) last.
+    """
+    names = {id(node): f"v{i}" for i, node in enumerate(program.nodes)}
+    for i, node in enumerate(program.calls):
+        names[id(node)] = f"k{i}"
+    for node in program.nodes:
+        if node.operation == "constant":
+            names[id(node)] = f"T({node.arguments[0]!r})"
+        elif node.operation == "input" and node.arguments[0] == RATE and node.kind is Kind.CELL:
+            names[id(node)] = "rate"
+    place = {name: f"a{i}" for i, name in enumerate(arrays)}
+    column = {name: i for i, name in enumerate(program.columns)}
+
+    def of(kind: Kind) -> list[Node]:
+        return [node for node in program.nodes if node.kind is kind and node.operation != "constant"]
+
+    def statements(nodes: Iterable[Node], load: Callable[[str], str]) -> Iterator[str]:
+        for node in nodes:
+            name = names[id(node)]
+            if node.operation != "input":
+                arguments = [names[id(a)] for a in node.arguments]
+                yield f"{name} = {_OPERATIONS[node.operation].format(*arguments)}"
+            elif name != "rate":
+                yield f"{name} = T({load(node.arguments[0])})"
+
+    def used(nodes: Iterable[Node], by: Iterable[Node]) -> list[str]:
+        wanted = {id(a) for n in by for a in n.arguments} | {id(n) for n in program.outputs}
+        return list(dict.fromkeys(names[id(n)] for n in nodes if id(n) in wanted))
+
+    loads = list(statements(of(Kind.ELEMENT), lambda name: f"{place[name]}[i]"))
+    stores = [f"{place[name]}[i] = {_cast(names[id(node)], arrays[name])}" for name, node in program.stores.items()]
+    stores += [f"{place[f'element{k}']}[i] = {names[id(node)]}" for k, node in enumerate(program.elements)]
+    of_cell = list(statements(of(Kind.CELL), str))
+    totals = range(len(program.sums))
+    outer = used([*program.calls, *of(Kind.TENSOR)], [*of(Kind.CELL), *of(Kind.ELEMENT)])
+    values = used([*program.calls, *of(Kind.TENSOR), *of(Kind.CELL)], of(Kind.ELEMENT))
+    return _TEMPLATE.format(
+        first=next(iter(place.values())),
+        arrays="".join(f"{p}, " for p in place.values()),
+        values=", ".join(values),
+        outer=", ".join(outer),
+        sums="".join(f"s{k}, " for k in totals),
+        zeros=_indented(1, [f"t{k} = ZERO" for k in totals]),
+        element=_indented(2, [*loads, *stores, *(f"t{k} += {names[id(n)]}" for k, n in enumerate(program.sums))]),
+        strip=_indented(
+            2,
+            [
+                "rate = T(rates[i])",
+                *of_cell,
+                *loads,
+                *stores,
+                *(f"s{k}[i] += {names[id(n)]}" for k, n in enumerate(program.sums)),
+            ],
+        ),
+        totals=", ".join([*(f"t{k}" for k in totals), "ZERO"]),
+        calls=_indented(1, [f"k{i} = T(calls[{i}])" for i in range(len(program.calls))]),
+        tensor=_indented(
+            2,
+            [
+                *statements(of(Kind.TENSOR), lambda name: f"columns[tensor, {column[name]}]"),
+                *(
+                    f"{p} = carray(as_pointer(pointers[tensor, {i}]), (elements,), {arrays[name]})"
+                    for i, (name, p) in enumerate(place.items())
+                ),
+            ],
+        ),
+        cell3=_indented(3, of_cell),
+        cell5=_indented(5, of_cell),
+        slices="".join(f"{p}[left:right], " for p in place.values()),
+        sum_slices="".join(f"sums[{k}, node + c0 : node + c1], " for k in totals),
+        partial=_indented(4, [f"partial[item, {k}] += found[{k}]" for k in totals]),
+        run=_indented(6, [f"sums[{k}, node] += found[{k}]" for k in totals]),
+    )
+
+
+def _cast(value: str, kind: str) -> str:
+    return f"{kind}({value})" if kind.startswith("int") else value
+
+
+def _indented(levels: int, lines: Iterable[str]) -> str:
+    return "\n".join("    " * levels + line for line in lines) or "    " * levels + "pass"
