@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -126,11 +125,14 @@ class Numbers:
 
     def __init__(self, vector: Tensor) -> None:
         self.vector = vector
+        self._single: Sequence[Tensor] | None = None
 
-    @cached_property
+    @property
     def single(self) -> Sequence[Tensor]:
-        """The numbers one by one, 0-d."""
-        return self.vector.unbind()
+        """The numbers one by one, 0-d; unbound when first asked for (no cached_property: its lock breaks graphs)."""
+        if self._single is None:
+            self._single = self.vector.unbind()
+        return self._single
 
     def of(self, positions: list[int]) -> Picked:
         """Those of some tensors, for a batch."""
