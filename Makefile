@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (the first time takes some minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) '$(TORCH)' hatchling editables
-	@$(PIP) --no-build-isolation --editable '.[lab,bench,ray,test,lint]'
+	@$(PIP) --no-build-isolation --editable '.[fast,lab,bench,ray,test,lint]'
 	@touch $(READY)
 
 demo: $(READY)

@@ -50,6 +50,7 @@ class Batch:
         starts: Where the cells of each parameter start among all cells of the optimizer.
         cells_in_all: Number of those.
         plans: What kernels remember of the layout of an optimizer's parameters.
+        addresses: What kernels remember, in this step, of where tensors lie.
     """
 
     rule: Rule
@@ -72,6 +73,7 @@ class Batch:
     starts: list[int] = field(default_factory=list)
     cells_in_all: int = 0
     plans: dict[Any, Any] = field(default_factory=dict)
+    addresses: dict[str, Any] = field(default_factory=dict)
 
     @property
     def reference_state(self) -> str | None:

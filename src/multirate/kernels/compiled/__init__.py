@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multirate.kernels import foreach
-from multirate.kernels.batch import Batch, CellRates, Looked, Measured, arithmetic_dtype, held
+from multirate.kernels.batch import Batch, CellRates, Looked, Measured, Numbers, arithmetic_dtype, held
 from multirate.kernels.compiled import cpu, programs
 from multirate.kernels.compiled.layout import alike
 from multirate.kernels.compiled.programs import COEFFICIENT, GRADIENT, HELD, MOVED, PARAMETER, RATE, SHARE, Program
@@ -77,7 +77,7 @@ def look(batch: Batch, c: Mapping[str, Sequence[Tensor]]) -> Looked:
     sums = kernel(batch, _arrays(batch), _coefficients(c), programs.option_numbers(batch), whole=True)
     if batch.rule.longest < inf:
         elements = torch.tensor([max(p.numel(), 1) for p in batch.parameters])
-        batch.held = held(sums[1], elements, batch.rule.longest).unbind()
+        batch.held = Numbers(held(sums[1], elements, batch.rule.longest)).of([*range(len(elements))])
     return Looked(sums[0])
 
 

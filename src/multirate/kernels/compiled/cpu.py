@@ -80,14 +80,14 @@ class Kernel:
             The sums, ``(sums, cells of the optimizer)`` or ``(sums, tensors)``, in float64.
         """
         plan = _plan(batch, whole)
-        addresses = [[tensor.data_ptr() for tensor in arrays[name]] for name in self.arrays]
+        addresses = np.stack([_addresses(batch, name, arrays[name]) for name in self.arrays], axis=1)
         table = np.zeros((len(batch.index), len(self.program.columns)))
         for k, name in enumerate(self.program.columns):
             table[:, k] = vector(columns[name], batch.plans).numpy()
         sums = np.zeros((len(self.program.sums), plan.cells))
         partial = np.zeros((len(plan.items), len(self.program.sums)))
         fixed = (
-            np.array(addresses, dtype=np.int64).T.copy(),
+            addresses,
             plan.layout,
             plan.items,
             table,
@@ -100,6 +100,15 @@ class Kernel:
         plan.run(lambda start, stop: self._function(*fixed, start, stop))
         np.add.at(sums.T, plan.cell_of_item, partial)
         return torch.from_numpy(sums)
+
+
+def _addresses(batch: Batch, name: str, tensors: Sequence[Tensor]) -> np.ndarray[Any, Any]:
+    """Where tensors lie; found once a step for those of the batch itself."""
+    if name not in batch.addresses or batch.addresses[name][0] is not tensors:
+        found = np.array([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
+        batch.addresses[name] = tensors, found
+    addresses: np.ndarray[Any, Any] = batch.addresses[name][1]
+    return addresses
 
 
 @dataclass

@@ -25,7 +25,10 @@ def runs(cells: Cells) -> tuple[int, int, int, int]:
 
 def alike(cells: Cells, elementwise: bool, first: Tensor, others: list[Tensor]) -> bool:
     """Whether tensors may be walked through in the order of their memory, element by element together."""
-    if first.is_contiguous() and all(t.is_contiguous() for t in others):
+    for tensor in (first, *others):  # a loop, for this is asked of every tensor in every step
+        if not tensor.is_contiguous():
+            break
+    else:
         return True
     strides = first.stride()
     if elementwise or any(t.stride() != strides for t in others):

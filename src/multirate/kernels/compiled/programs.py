@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import inf, sqrt
 from typing import Any
@@ -120,7 +120,8 @@ def signature(batch: Batch) -> tuple[Any, ...]:
 
 
 def _relevant(batch: Batch) -> list[tuple[str, Any]]:
-    return [(name, batch.options[name]) for name in (*batch.rule.options(), "maximize")]
+    names = (*(field.name for field in fields(batch.rule)), "maximize")
+    return [(name, batch.options[name]) for name in names]
 
 
 def _is_number(value: object) -> bool:
