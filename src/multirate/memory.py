@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from multirate.levels import ELEMENT, Tree, Values
-from multirate.tensorlist import TensorList
+from multirate.tensorlist import Lazy, TensorList
 
 TENSOR = "tensor"
 """Pseudo-level of quantities with one value a parameter tensor, such as ``step``."""
@@ -54,6 +54,8 @@ class Memory:
         self.tree, self.device, self.dtype = tree, device, dtype
         self.slots = {slot.key: slot for slot in slots}
         self.values: dict[str, Values] = {}
+        self.lent: Mapping[str, Values] = {}
+        """What stands for values in the present step, which writes them at its end."""
         for key, slot in self.slots.items():
             if slot.level == ELEMENT:
                 self.values[key] = TensorList(
@@ -76,7 +78,7 @@ class Memory:
         return len(self.tree.cells) if level == TENSOR else self.tree.size[level]
 
     def __getitem__(self, key: str) -> Any:
-        return self.values[key]
+        return self.lent[key] if key in self.lent else self.values[key]
 
     def view(self, key: str, tensor: int) -> Tensor:
         """The part of a quantity that one parameter sees: a 0-d view where it is a single value."""
@@ -122,7 +124,9 @@ def settle(old: Tensor, new: Tensor, live: Tensor) -> None:
 
 def settle_values(old: Values, new: Values, live: Values) -> None:
     """:func:`settle` for the values of any level."""
-    if isinstance(old, TensorList):
+    if isinstance(old, Lazy):
+        old.settle(new, live)
+    elif isinstance(old, TensorList):
         assert isinstance(new, TensorList)
         masks = live if isinstance(live, TensorList) else TensorList([live.reshape(())] * len(old))
         for a, b, mask in zip(old, new, masks, strict=True):

@@ -18,7 +18,7 @@ from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, 
 from multirate.memory import MODEL, TENSOR, Memory, Slot, settle
 from multirate.rates import RatesView
 from multirate.rules import Adam, Rule
-from multirate.tensorlist import TensorList
+from multirate.tensorlist import Lazy, TensorList
 
 Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
@@ -209,6 +209,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         schedule = self._count(measured.live, present)
         self._memory["skipped"].add_(1.0 - finite)
         self._apply(batches, rates, schedule, measured.live)
+        self._memory.lent = {}
 
     @property
     def _reference_lr(self) -> float:
@@ -322,9 +323,16 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         found: list[Measured] = []
         scales: dict[int, Tensor] = {}
         coefficients = self._coefficients(memory["factor"])
+        factor = memory["factor"] if present is None else memory["factor"] * present
+        factor_of_cell = factor[tree.tensor_of_cell]
+        formulas = self._formulas(batches, factor_of_cell)
+        if formulas is not None:
+            memory.lent = formulas.learned
+            found = formulas.measure([coefficients(batch) for batch in batches])
         for batch in batches:
             previous = coefficients(batch)
-            found.append(batch.kernel.measure(batch, previous))
+            if formulas is None:
+                found.append(batch.kernel.measure(batch, previous))
             if batch.reference_state is None and "scale" in previous:
                 scales[batch.start] = previous["scale"].of_group
         stacked, elements = self._table(batches, found)
@@ -339,8 +347,6 @@ class MultiRate(RatesView, torch.optim.Optimizer):
                 powers = [scale[i], self._one, scale[i] * scale[i]][: self._row_count]
                 elements[i] = [e * power.to(e.device) for e, power in zip(found_elements, powers, strict=True)]
         live = torch.isfinite(stacked).all().to(memory.dtype)
-        factor = memory["factor"] if present is None else memory["factor"] * present
-        factor_of_cell = factor[tree.tensor_of_cell]
         moved = (factor_of_cell != 0).to(memory.dtype)
         # Absent and motionless tensors count for nothing, whatever their rows hold.
         weighted = torch.where(
@@ -349,7 +355,13 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             torch.zeros_like(stacked),
         )
         table = torch.cat([weighted, (tree.elements_of_cell * moved).unsqueeze(0)], dim=0)
-        return self._pooled(table, elements, factor, live)
+        return self._pooled(table, elements if formulas is None else formulas.products, factor, live)
+
+    def _formulas(self, batches: list[Batch], factor: Tensor) -> kernels.Formulas | None:
+        """What works out values of the parameter level in the pass that moves, where something can."""
+        if ELEMENT not in self._tree.levels:
+            return None
+        return kernels.formulas(batches, self._tree, self._memory, factor, self._plans)
 
     def _table(self, batches: list[Batch], found: list[Measured]) -> tuple[Tensor, dict[int, list[Tensor]]]:
         """Sums of all cells, ``(3 or 4, cells)``, 0 where nothing was measured; and elements by tensor."""
@@ -366,7 +378,9 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             tables.append(torch.cat(rows, dim=1))
         return sum(tables[1:], start=tables[0]), elements
 
-    def _pooled(self, table: Tensor, elements: dict[int, list[Tensor]], factor: Tensor, live: Tensor) -> Measurement:
+    def _pooled(
+        self, table: Tensor, elements: dict[int, list[Tensor]] | Sequence[Values], factor: Tensor, live: Tensor
+    ) -> Measurement:
         tree, memory = self._tree, self._memory
         per_level: dict[str, Tensor] = {}
         finer = "cell"
@@ -378,7 +392,11 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         columns: list[dict[str, Values]] = [
             {level: values[k] for level, values in per_level.items()} for k in range(table.shape[0])
         ]
-        if ELEMENT in tree.levels:
+        if ELEMENT in tree.levels and not isinstance(elements, dict):
+            for column, values_of_elements in zip(columns, elements, strict=False):
+                column[ELEMENT] = values_of_elements
+        elif ELEMENT in tree.levels:
+            assert isinstance(elements, dict)
             like = next(v for v in memory.values.values() if isinstance(v, TensorList))
             for k in range(self._row_count):
                 tensors = []
@@ -386,7 +404,8 @@ class MultiRate(RatesView, torch.optim.Optimizer):
                     value = elements[i][k].to(template.dtype) if i in elements else torch.zeros_like(template)
                     tensors.append(value * factor[i].to(value.device) if k == 0 else value)
                 columns[k][ELEMENT] = TensorList(tensors)
-            columns[-1][ELEMENT] = TensorList([(f != 0).to(memory.dtype) for f in factor.unbind()])
+        if ELEMENT in tree.levels:
+            columns[-1][ELEMENT] = tree.of_tensors((factor != 0).to(memory.dtype))
         empty: dict[str, Values] = {}
         norms = self.adaptation.needs_norms
         return Measurement(
@@ -469,11 +488,14 @@ class MultiRate(RatesView, torch.optim.Optimizer):
 
         return of
 
-    def _rates_of(self, rates: Values, schedule: Tensor) -> Callable[[Batch], Sequence[Tensor]]:
+    def _rates_of(self, rates: Values, schedule: Tensor) -> Callable[[Batch], Any]:
         """What a batch's tensors are moved with: the combined rates, with the transition and the schedule on top."""
         if self.transition is not None:
             rates = self.transition.mix(rates, self._memory["time"][0], self._reference_lr)
         tree = self._tree
+        if isinstance(rates, Lazy):
+            worked_out_later = rates * tree.of_tensors(schedule)
+            return lambda batch: worked_out_later
         cells = (
             tree.lift(rates, tree.finest, "cell") * schedule[tree.tensor_of_cell] if isinstance(rates, Tensor) else None
         )

@@ -2,12 +2,16 @@
 
 Every method has the name and meaning of the method of :class:`torch.Tensor`; where torch has a ``_foreach_`` kernel
 for it, that is used.
+
+Two kinds of lists do not hold what they stand for. A :class:`~multirate.levels.tree.Spread` has one value a cell, and
+a formula of :mod:`multirate.kernels.compiled.formulas` none at all: it is written down, to be worked out in one pass
+later. An operation is carried out by whichever operand is the laziest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,10 +20,27 @@ from torch import Tensor
 class TensorList:
     """Tensors on which one operation acts at once; operands are other lists of the same length or numbers."""
 
-    __slots__ = ("tensors",)
+    laziness: ClassVar[int] = 0
+    """Of several operands the laziest, by this number, says what an operation is."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors = list(tensors)
+        self._tensors = list(tensors)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors themselves."""
+        return self._tensors
+
+    def over_cells(self, cells: Sequence[Any]) -> Tensor:
+        """Sums over the cells of every tensor, ``(cells,)``."""
+        return torch.cat([c.reduce(tensor) for c, tensor in zip(cells, self.tensors, strict=True)])
+
+    def operate(self, operation: str, first: TensorList, *operands: Any, **scalars: Any) -> TensorList:
+        """An operation on lists of which this one is the laziest."""
+        if operation == "add" and isinstance(operands[0], Tensor):
+            operands = ([operands[0]] * len(first),)  # the overload with one tensor would read it back to the host
+        lists = [operand.tensors if isinstance(operand, TensorList) else operand for operand in operands]
+        return TensorList(getattr(torch, f"_foreach_{operation}")(first.tensors, *lists, **scalars))
 
     def __len__(self) -> int:
         return len(self.tensors)
@@ -31,8 +52,14 @@ class TensorList:
         return self.tensors[index]
 
     def _foreach(self, operation: str, *operands: Any, **scalars: Any) -> TensorList:
-        lists = [operand.tensors if isinstance(operand, TensorList) else operand for operand in operands]
-        return TensorList(getattr(torch, f"_foreach_{operation}")(self.tensors, *lists, **scalars))
+        return self._laziest(operands).operate(operation, self, *operands, **scalars)
+
+    def _laziest(self, operands: Sequence[Any]) -> TensorList:
+        chosen = self
+        for operand in operands:
+            if isinstance(operand, TensorList) and operand.laziness > chosen.laziness:
+                chosen = operand
+        return chosen
 
     def _foreach_(self, operation: str, *operands: Any, **scalars: Any) -> TensorList:
         lists = [operand.tensors if isinstance(operand, TensorList) else operand for operand in operands]
@@ -46,8 +73,6 @@ class TensorList:
         return TensorList([getattr(tensor, method)(*row, **keywords) for tensor, row in pairs])
 
     def add(self, other: Any) -> TensorList:
-        if isinstance(other, Tensor):  # the overload with one tensor would read it back to the host
-            other = TensorList([other] * len(self))
         return self._foreach("add", other)
 
     def add_(self, other: Any) -> TensorList:
@@ -126,3 +151,26 @@ class TensorList:
 
     def __rtruediv__(self, other: Any) -> TensorList:
         return self._foreach("reciprocal").mul_(other)
+
+
+class Lazy(TensorList):
+    """A list that does not hold its tensors; its operations make nothing but others like it."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def settle(self, new: Any, live: Any) -> None:
+        """Takes over new values where they are finite and the step is live, which not every such list can."""
+        raise AssertionError(f"{type(self).__name__} keeps nothing")
+
+    def clamp(self, low: Any, high: Any) -> TensorList:
+        return self.operate("clamp", self, low, high)
+
+    def __rsub__(self, other: Any) -> TensorList:
+        return self.neg().add(other)
+
+    def __rtruediv__(self, other: Any) -> TensorList:
+        return self._foreach("reciprocal").mul(other)

@@ -81,6 +81,10 @@ class Wrapped(MultiRate):
                 parameter.copy_(start - direction * rate.to(parameter.device))
                 self._keep(batch, position, direction)
 
+    def _formulas(self, batches: list[Batch], factor: Tensor) -> None:
+        """The inner optimizer moves, and nothing could be worked out on the way."""
+        return None
+
     def _keep(self, batch: Batch, position: int, direction: Tensor) -> None:
         if batch.horizon > 0:
             batch.state[TRACE][position].mul_(batch.horizon).add_(direction)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -21,7 +23,10 @@ from multirate.kernels.batch import (
     Picked,
     arithmetic_dtype,
 )
+from multirate.kernels.compiled.formulas import Pass as Formulas
+from multirate.levels import Tree
 from multirate.levels.cells import Cells
+from multirate.memory import Memory
 
 _SPECIAL = (compiled, fused)
 """Kernels that are not right for everything, the fastest first."""
@@ -46,6 +51,25 @@ def choose(
     return among[-1]
 
 
+def formulas(
+    batches: list[Batch], tree: Tree, memory: Memory, factor: Tensor, plans: MutableMapping[Any, Any]
+) -> Formulas | None:
+    """What works out values of single elements in the pass that moves them; ``None`` where no kernel can.
+
+    Args:
+        batches: The tensors of the step.
+        tree: Levels and their nodes.
+        memory: What the optimizer remembers.
+        factor: What the displacements of the last step were multiplied by beside their rates, for every cell.
+        plans: What kernels remember of the layout of an optimizer's parameters.
+    """
+    if any(
+        batch.kernel is not compiled or arithmetic_dtype(batch.parameters[0].dtype) != memory.dtype for batch in batches
+    ):
+        return None
+    return Formulas(batches, tree, memory, factor, plans)
+
+
 __all__ = [
     "ANCHOR",
     "AVERAGE",
@@ -55,6 +79,7 @@ __all__ = [
     "UNLIMITED",
     "Batch",
     "CellRates",
+    "Formulas",
     "Looked",
     "Measured",
     "Numbers",
@@ -62,4 +87,5 @@ __all__ = [
     "arithmetic_dtype",
     "candidates",
     "choose",
+    "formulas",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from multirate.levels.cells import Cells, cells_of
 from multirate.levels.partition import BUILT_IN, Level, ParameterInfo
-from multirate.tensorlist import TensorList
+from multirate.tensorlist import Lazy, TensorList
 
 ELEMENT = "parameter"
 """The level with one rate per element; its values are tensors shaped like the parameters."""
@@ -138,7 +139,7 @@ class Tree:
 
     def to_cells(self, values: TensorList) -> Tensor:
         """Sums elementwise values over each cell: ``(cells,)``."""
-        return torch.cat([c.reduce(v) for c, v in zip(self.cells, values, strict=True)])
+        return values.over_cells(self.cells)
 
     def pool(self, values: Values, fine: str, coarse: str) -> Values:
         """Sums values of a level (or of ``"cell"``) over the nodes of a coarser one.
@@ -168,9 +169,13 @@ class Tree:
         assert index is not None
         return values[index]
 
-    def spread(self, cell_values: Tensor) -> TensorList:
+    def spread(self, cell_values: Tensor) -> Spread:
         """One value a cell to one tensor a parameter, shaped to broadcast against it."""
-        return TensorList([self.broadcast(t, cell_values) for t in range(len(self.cells))])
+        return Spread(cell_values, self)
+
+    def of_tensors(self, values: Tensor) -> Spread:
+        """One value a parameter, for its elements."""
+        return Spread(values[self.tensor_of_cell], self)
 
     def broadcast(self, tensor: int, cell_values: Tensor) -> Tensor:
         """The values of one parameter's cells, shaped to broadcast against it."""
@@ -178,6 +183,37 @@ class Tree:
         if self.cells[tensor].whole:
             return cell_values[start]
         return self.cells[tensor].broadcast(cell_values[start : self.offsets[tensor + 1]])
+
+
+class Spread(Lazy):
+    """Values of the parameter level that are the same all over a cell.
+
+    Args:
+        cells: One value a cell.
+        tree: What says where cells lie.
+    """
+
+    laziness: ClassVar[int] = 1
+
+    def __init__(self, cells: Tensor, tree: Tree) -> None:
+        super().__init__(len(tree.cells))
+        self.cells, self._tree = cells, tree
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """One tensor a parameter, shaped to broadcast against it."""
+        return [self._tree.broadcast(t, self.cells) for t in range(len(self))]
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._tree.broadcast(index, self.cells)
+
+    def operate(self, operation: str, first: TensorList, *operands: Any, **scalars: Any) -> TensorList:
+        """The operation on one value a cell, if that is what all operands have."""
+        everything = (first, *operands)
+        if any(isinstance(o, TensorList) and not isinstance(o, Spread) for o in everything):
+            return TensorList.operate(self, operation, first, *operands, **scalars)
+        cells = [o.cells if isinstance(o, Spread) else o for o in everything]
+        return Spread(getattr(torch, operation)(*cells, **scalars), self._tree)
 
 
 def _checked(levels: Sequence[str | Level], infos: Sequence[ParameterInfo]) -> list[str | Level]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from multirate.kernels import foreach
 from multirate.kernels.batch import Batch, CellRates, Looked, Measured, Numbers, arithmetic_dtype, held
 from multirate.kernels.compiled import cpu, programs
+from multirate.kernels.compiled.formulas import Formula
 from multirate.kernels.compiled.layout import alike
 from multirate.kernels.compiled.programs import COEFFICIENT, GRADIENT, HELD, MOVED, PARAMETER, RATE, SHARE, Program
 from multirate.levels.cells import Cells
@@ -59,6 +60,9 @@ def apply(
 ) -> None:
     """See :func:`multirate.kernels.reference.apply`."""
     if not live.numpy():
+        return
+    if isinstance(rates, Formula):
+        rates.work.apply(batch, rates, c, moved)
         return
     kernel = _kernel(batch, ("apply",), lambda: programs.apply(batch, c, live=False))
     kernel(
@@ -125,8 +129,8 @@ def _coefficients(c: Mapping[str, Sequence[Tensor]]) -> dict[str, Sequence[Tenso
     return {f"{COEFFICIENT}{name}": values for name, values in c.items()}
 
 
-def _by_cell(rates: Sequence[Tensor]) -> Tensor | None:
-    return rates.cells if isinstance(rates, CellRates) else None
+def _by_cell(rates: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {RATE: rates.cells} if isinstance(rates, CellRates) else {}
 
 
 def _elements(batch: Batch, program: Program) -> dict[str, Sequence[Tensor]]:

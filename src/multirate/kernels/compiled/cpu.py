@@ -61,7 +61,7 @@ class Kernel:
         arrays: Mapping[str, Sequence[Tensor]],
         columns: Mapping[str, Sequence[Tensor]],
         numbers: Mapping[str, float],
-        rates: Tensor | None = None,
+        cells: Mapping[str, Tensor] | None = None,
         whole: bool = False,
         backwards: bool = False,
     ) -> Tensor:
@@ -72,7 +72,7 @@ class Kernel:
             arrays: Elementwise tensors by name, one for each tensor of the batch.
             columns: Numbers of each tensor by name.
             numbers: Values of options by name.
-            rates: The rate of every cell of the optimizer.
+            cells: Numbers of each cell of the optimizer by name.
             whole: Sum over whole tensors, in the order of the batch, and not over cells.
             backwards: Begin where the last pass ended, which is still in the cache.
 
@@ -91,7 +91,7 @@ class Kernel:
             plan.layout,
             plan.items,
             table,
-            np.zeros(plan.cells) if rates is None else rates.double().numpy(),
+            _given(self.program.cells, cells or {}, plan.cells),
             np.array([*self.program.call_values(numbers), 0.0]),
             partial,
             sums,
@@ -100,6 +100,14 @@ class Kernel:
         plan.run(lambda start, stop: self._function(*fixed, start, stop))
         np.add.at(sums.T, plan.cell_of_item, partial)
         return torch.from_numpy(sums)
+
+
+def _given(names: Sequence[str], cells: Mapping[str, Tensor], count: int) -> np.ndarray[Any, Any]:
+    """Numbers of every cell, ``(names, cells)``."""
+    found = np.empty((len(names), count))
+    for k, name in enumerate(names):
+        found[k] = cells[name].numpy()
+    return found
 
 
 def _addresses(batch: Batch, name: str, tensors: Sequence[Tensor]) -> np.ndarray[Any, Any]:
@@ -201,7 +209,9 @@ def _compiled(text: str, dtype: str) -> Callable[..., None]:
         "T": getattr(numba, dtype),
         "ZERO": getattr(np, dtype)(0.0),
         "BLOCK": _BLOCK,
+        "INF": getattr(np, dtype)(np.inf),
         "sqrt": np.sqrt,
+        "exp": np.exp,
         "carray": numba.carray,
         "as_pointer": as_pointer,
         **{name: getattr(numba, name) for name in _TYPES.values()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from multirate.kernels.compiled.programs import RATE, Program
+from multirate.kernels.compiled.programs import Program
 from multirate.kernels.compiled.symbols import Kind, Node
 
 _OPERATIONS = {
@@ -15,8 +15,11 @@ _OPERATIONS = {
     "neg": "-{}",
     "sqrt": "sqrt({})",
     "sign": "T({0} > ZERO) - T({0} < ZERO)",
-    "minimum": "min({}, {})",
-    "maximum": "max({}, {})",
+    "exp": "exp({})",
+    "finite": "abs({}) < INF",
+    # What is not a number stays so, as it does in torch.
+    "minimum": "{0} if not ({0} >= {1}) else {1}",
+    "maximum": "{0} if not ({0} <= {1}) else {1}",
     "greater": "{} > {}",
     "where": "{1} if {0} else {2}",
 }
@@ -28,11 +31,11 @@ def block({arrays}{values}):
 {element}
     return {totals}
 
-def strip({arrays}rates, {sums}{outer}):
+def strip({arrays}{cell_arrays}{sums}{outer}):
     for i in range({first}.shape[0]):
 {strip}
 
-def kernel(pointers, layout, items, columns, rates, calls, partial, sums, backwards, start, stop):
+def kernel(pointers, layout, items, columns, given, calls, partial, sums, backwards, start, stop):
 {calls}
     for position in range(start, stop):
         item = start + stop - 1 - position if backwards else position
@@ -40,7 +43,7 @@ def kernel(pointers, layout, items, columns, rates, calls, partial, sums, backwa
         B, C, D, cell, elements = layout[tensor]
 {tensor}
         if c1 == 0:
-            rate = T(rates[cell])
+            node = cell
 {cell3}
             for left in range(low, high, BLOCK):
                 right = min(left + BLOCK, high)
@@ -50,7 +53,6 @@ def kernel(pointers, layout, items, columns, rates, calls, partial, sums, backwa
             for b in range(B):
                 for c in range(c0, c1):
                     node = cell + a * C + c
-                    rate = T(rates[node])
 {cell5}
                     base = ((a * B + b) * C + c) * D
                     for left in range(base, base + D, BLOCK):
@@ -62,7 +64,7 @@ def kernel(pointers, layout, items, columns, rates, calls, partial, sums, backwa
             for b in range(B):
                 left = (a * B + b) * C + c0
                 right = left + c1 - c0
-                strip({slices}rates[node + c0 : node + c1], {sum_slices}{outer})
+                strip({slices}{cell_slices}{sum_slices}{outer})
 """
 
 
@@ -79,10 +81,9 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
     for node in program.nodes:
         if node.operation == "constant":
             names[id(node)] = f"T({node.arguments[0]!r})"
-        elif node.operation == "input" and node.arguments[0] == RATE and node.kind is Kind.CELL:
-            names[id(node)] = "rate"
     place = {name: f"a{i}" for i, name in enumerate(arrays)}
     column = {name: i for i, name in enumerate(program.columns)}
+    given = {name: i for i, name in enumerate(program.cells)}
 
     def of(kind: Kind) -> list[Node]:
         return [node for node in program.nodes if node.kind is kind and node.operation != "constant"]
@@ -93,7 +94,7 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
             if node.operation != "input":
                 arguments = [names[id(a)] for a in node.arguments]
                 yield f"{name} = {_OPERATIONS[node.operation].format(*arguments)}"
-            elif name != "rate":
+            else:
                 yield f"{name} = T({load(node.arguments[0])})"
 
     def used(nodes: Iterable[Node], by: Iterable[Node]) -> list[str]:
@@ -103,7 +104,8 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
     loads = list(statements(of(Kind.ELEMENT), lambda name: f"{place[name]}[i]"))
     stores = [f"{place[name]}[i] = {_cast(names[id(node)], arrays[name])}" for name, node in program.stores.items()]
     stores += [f"{place[f'element{k}']}[i] = {names[id(node)]}" for k, node in enumerate(program.elements)]
-    of_cell = list(statements(of(Kind.CELL), str))
+    of_cell = list(statements(of(Kind.CELL), lambda name: f"given[{given[name]}, node]"))
+    of_strip = list(statements(of(Kind.CELL), lambda name: f"c{given[name]}[i]"))
     totals = range(len(program.sums))
     outer = used([*program.calls, *of(Kind.TENSOR)], [*of(Kind.CELL), *of(Kind.ELEMENT)])
     values = used([*program.calls, *of(Kind.TENSOR), *of(Kind.CELL)], of(Kind.ELEMENT))
@@ -112,14 +114,15 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
         arrays="".join(f"{p}, " for p in place.values()),
         values=", ".join(values),
         outer=", ".join(outer),
+        cell_arrays="".join(f"c{k}, " for k in given.values()),
+        cell_slices="".join(f"given[{k}, node + c0 : node + c1], " for k in given.values()),
         sums="".join(f"s{k}, " for k in totals),
         zeros=_indented(1, [f"t{k} = ZERO" for k in totals]),
         element=_indented(2, [*loads, *stores, *(f"t{k} += {names[id(n)]}" for k, n in enumerate(program.sums))]),
         strip=_indented(
             2,
             [
-                "rate = T(rates[i])",
-                *of_cell,
+                *of_strip,
                 *loads,
                 *stores,
                 *(f"s{k}[i] += {names[id(n)]}" for k, n in enumerate(program.sums)),

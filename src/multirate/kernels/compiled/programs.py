@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from math import inf, sqrt
+from math import exp, inf, isfinite, sqrt
 from typing import Any
 
 from multirate.kernels import reference
@@ -15,6 +15,7 @@ from multirate.kernels.compiled.symbols import Kind, Node, Recorder, Symbol, ord
 PARAMETER, GRADIENT = "parameter", "gradient"
 RATE = "rate"
 COEFFICIENT = "coefficient "
+PREVIOUS = "previous coefficient "
 LIVE = "live"
 SHARE = "share"
 MOVED = "moved"
@@ -61,6 +62,11 @@ class Program:
         return self.inputs(Kind.TENSOR)
 
     @cached_property
+    def cells(self) -> list[str]:
+        """Names of the numbers it needs of every cell."""
+        return self.inputs(Kind.CELL)
+
+    @cached_property
     def calls(self) -> list[Node]:
         """Values known before the call that others than such values are made of."""
         used = {id(a): a for n in self.nodes if n.kind > Kind.CALL for a in n.arguments if isinstance(a, Node)}
@@ -87,6 +93,8 @@ _ARITHMETIC: Mapping[str, Callable[..., float]] = {
     "div": lambda a, b: a / b,
     "neg": lambda a: -a,
     "sqrt": sqrt,
+    "exp": exp,
+    "finite": lambda a: float(isfinite(a)),
     "sign": lambda a: float((a > 0) - (a < 0)),
     "minimum": min,
     "maximum": max,
@@ -142,15 +150,22 @@ class _Cells:
 class _Trace:
     """One tensor of symbols, shaped like a batch of one."""
 
-    def __init__(self, batch: Batch, coefficients: Mapping[str, Any], live: bool) -> None:
-        self.recorder = Recorder()
+    def __init__(
+        self,
+        batch: Batch,
+        coefficients: Mapping[str, Any],
+        live: bool,
+        recorder: Recorder | None = None,
+        prefix: str = COEFFICIENT,
+    ) -> None:
+        self.recorder = Recorder() if recorder is None else recorder
         self.cells = _Cells()
         first = batch.parameters[0].dtype
         kinds = {PARAMETER: first, GRADIENT: first}
         kinds.update({name: tensors[0].dtype for name, tensors in batch.state.items()})
         self.arrays = {name: self._input(name, Kind.ELEMENT, dtype=dtype) for name, dtype in kinds.items()}
         self.starts = {name: symbol.node for name, symbol in self.arrays.items()}
-        self.coefficients = {name: [self.column(f"{COEFFICIENT}{name}")] for name in coefficients}
+        self.coefficients = {name: [self.column(f"{prefix}{name}")] for name in coefficients}
         constant: Any = Symbol(self.recorder, self.recorder.node("constant", 1.0), value=1.0)
         self.live: Any = self.column(LIVE) if live else constant
         options = dict(batch.options)
@@ -188,8 +203,10 @@ class _Trace:
     def _option(self, name: str, value: float) -> Any:
         return self._input(name, Kind.CALL, value=float(value))
 
-    def rate(self) -> Any:
-        """The applied rate."""
+    def rate(self, node: Node | None = None) -> Any:
+        """The applied rate; one that has been worked out already by its node."""
+        if node is not None:
+            return Symbol(self.recorder, node)
         return self._input(RATE, Kind.ELEMENT if self.batch.elementwise else Kind.CELL)
 
     def column(self, name: str) -> Any:
@@ -213,10 +230,45 @@ def measure(batch: Batch, previous: Mapping[str, Any]) -> Program:
     return trace.program(reference.measure(trace.batch, trace.coefficients))
 
 
-def apply(batch: Batch, c: Mapping[str, Any], live: bool) -> Program:
-    """Of :func:`multirate.kernels.reference.apply`; ``live`` says whether it has to hold for skipped steps too."""
-    trace = _Trace(batch, c, live)
-    reference.apply(trace.batch, [trace.rate()], trace.coefficients, trace.live, [trace.column(MOVED)])
+@dataclass(frozen=True, eq=False)
+class Products:
+    """What is measured of every element, and summed over cells.
+
+    Attributes:
+        sums: What is summed, without the scale of the direction.
+        elements: The same with it.
+    """
+
+    sums: tuple[Node, ...]
+    elements: tuple[Node, ...]
+
+
+def products(batch: Batch, previous: Mapping[str, Any], recorder: Recorder) -> Products:
+    """Of :func:`multirate.kernels.reference.measure`; previous coefficients have a name of their own."""
+    trace = _Trace(batch, previous, live=False, recorder=recorder, prefix=PREVIOUS)
+    sums = trace.program(reference.measure(trace.batch, trace.coefficients)).sums
+    if "scale" not in previous or batch.reference_state is not None:
+        return Products(sums, sums)
+    scale = trace.column(f"{PREVIOUS}scale").node
+    powers = (scale, None, recorder.node("mul", scale, scale))
+    scaled = [node if p is None else recorder.node("mul", node, p) for node, p in zip(sums, powers, strict=False)]
+    return Products(sums, tuple(scaled))
+
+
+def apply(
+    batch: Batch, c: Mapping[str, Any], live: bool, recorder: Recorder | None = None, rate: Node | None = None
+) -> Program:
+    """Of :func:`multirate.kernels.reference.apply`.
+
+    Args:
+        batch: The tensors.
+        c: Coefficients of the update.
+        live: Whether it has to hold for skipped steps too.
+        recorder: What makes the nodes.
+        rate: The applied rate, where it is worked out in the same pass.
+    """
+    trace = _Trace(batch, c, live, recorder)
+    reference.apply(trace.batch, [trace.rate(rate)], trace.coefficients, trace.live, [trace.column(MOVED)])
     return trace.program()
 
 
