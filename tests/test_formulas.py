@@ -57,14 +57,15 @@ def grouped(named: list[tuple[str, torch.nn.Parameter]]) -> list[dict[str, Any]]
     return [{"params": named[:2], "weight_decay": 0.0625}, {"params": named[2:]}]
 
 
-def follow(pair: list[Any], named: list[Any], missing: int = -1) -> None:
+def follow(pair: list[Any], named: list[Any]) -> None:
+    """Twenty steps; one gradient is missing at times, and one step is not finite."""
     generator = torch.Generator().manual_seed(1)
     for step in range(20):
         for (name, first), (_, second) in zip(*named, strict=True):
             gradient = torch.randn(first.shape, generator=generator, dtype=first.dtype) + 0.5
             if step == 7 and name == "b.weight":
                 gradient[1, 1] = torch.inf
-            absent = step % 3 == 2 and name == "a.bias" and missing >= 0
+            absent = step % 3 == 2 and name == "a.bias"
             first.grad, second.grad = (None, None) if absent else (gradient, gradient.clone())
         for optimizer in pair:
             optimizer.step()
@@ -77,14 +78,9 @@ def follow(pair: list[Any], named: list[Any], missing: int = -1) -> None:
     assert int(pair[1].skipped_steps) == 1
 
 
-@pytest.mark.parametrize(
-    "rule", [rules.Adam(amsgrad=True), rules.SGD(momentum=0.9, dampening=0.1)], ids=["adam", "sgd"]
-)
-@pytest.mark.parametrize("missing", [-1, 1], ids=["all", "one gradient missing at times"])
 @pytest.mark.parametrize("case", CASES)
-def test_every_step_follows_the_reference(
-    case: str, missing: int, rule: rules.Rule, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_step_follows_the_reference(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = rules.SGD(momentum=0.9, dampening=0.1) if case == "sign" else rules.Adam(amsgrad=True)
     moved = []
     apply = Pass.apply
     monkeypatch.setattr(Pass, "apply", lambda self, *rest: moved.append(1) or apply(self, *rest))
@@ -93,7 +89,7 @@ def test_every_step_follows_the_reference(
         multirate.MultiRate(grouped(p), 1e-3, rule=rule, levels=LEVELS, adaptation=CASES[case], foreach=f)
         for p, f in zip(named, (False, None), strict=True)
     ]
-    follow(pair, named, missing)
+    follow(pair, named)
     assert len(moved) == 2 * 19  # two groups, and one step that was skipped
 
 
