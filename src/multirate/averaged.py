@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from multirate import kernels, training_point
-from multirate.adaptation import DistanceRates, Measurement, Transition
+from multirate.adaptation import DistanceRates, Transition
 from multirate.ghost import awake
 from multirate.kernels import ANCHOR, AVERAGE, ITERATE, Batch
 from multirate.levels import ELEMENT, Level, Values
 from multirate.memory import TENSOR, Slot, settle
-from multirate.optimizer import MultiRate, Parameters, where
+from multirate.optimizer import Moved, MultiRate, Parameters, where
 from multirate.rules import Rule
 
 _RECENCY = 2
@@ -39,6 +39,7 @@ class Place:
         depth: How many modules deep the present pass is.
         lent: Whether an evaluation has borrowed the average between a training pass and its step.
         released: Whether another optimizer has taken the parameters over.
+        stepped: Positions of parameters that were moved during a backward pass, and hold the average already.
     """
 
     training: bool = False
@@ -46,6 +47,7 @@ class Place:
     depth: int = 0
     lent: bool = False
     released: bool = False
+    stepped: set[int] = field(default_factory=set)
 
 
 class Averaged(MultiRate):
@@ -73,6 +75,8 @@ class Averaged(MultiRate):
         transition: Transition to a fixed rate, or its rate r.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        in_backward: Move each parameter while ``backward`` goes on, and free its gradient, see
+            :mod:`multirate.in_backward`.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -92,6 +96,7 @@ class Averaged(MultiRate):
         transition: Transition | float | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
+        in_backward: bool = False,
     ) -> None:
         self.place = Place()
         self._rests_at_average = self._attached = False
@@ -106,6 +111,7 @@ class Averaged(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            in_backward=in_backward,
         )
         self._attach(modules)
 
@@ -157,14 +163,15 @@ class Averaged(MultiRate):
         own = parameter.detach().clone()
         if AVERAGE in state:
             return own.copy_(state[AVERAGE])
-        if self.place.training and ITERATE in state:
+        stepped = any(parameter is self._parameters[i] for i in self.place.stepped)
+        if self.place.training and ITERATE in state and not stepped:
             for group, beta in zip(self.param_groups, self.place.betas, strict=True):
                 if any(parameter is p for p in group["params"]):
                     _move(own, state, beta, average=True)
         return own
 
-    def _move(self, average: bool, but: Collection[int] = ()) -> None:
-        """Moves all parameters to the average or from it, but for some by their position."""
+    def _move(self, average: bool) -> None:
+        """Moves all parameters to the average or from it, but for those whose step is made already."""
         if not average:
             self.place.betas = [self.rule.interpolation(group) for group in self.param_groups]
             self._complete()
@@ -173,7 +180,7 @@ class Averaged(MultiRate):
             for group, beta in zip(self.param_groups, self.place.betas, strict=True):
                 for parameter in group["params"]:
                     state = self.state[parameter]
-                    if index not in but and ITERATE in state and parameter.requires_grad:
+                    if index not in self.place.stepped and ITERATE in state and parameter.requires_grad:
                         _move(parameter, state, beta, average)
                     index += 1
         self.place.training = not average
@@ -293,41 +300,49 @@ class Averaged(MultiRate):
     def _no_step(self) -> None:
         self.to_average()
 
+    @property
+    def moves_first(self) -> bool:
+        """Always: rates are those found at the end of the step before."""
+        return True
+
+    def _may_move_early(self, index: int) -> bool:
+        """A parameter's first step is measured by the gradients of all that share its rate."""
+        return self._begun[index]
+
     def _step(self, batches: list[Batch]) -> None:
         if not self._attached and self._rests_at_average:
             self._attach([])  # unpickled before its model was
+        super()._step(batches)
+
+    def _move_by_known_rates(self, batches: list[Batch], again: bool = False) -> Moved:
         self._begin()
         present, memory = self._present(batches), self._memory
         squares = self._gradient_squares(batches)
         finite = torch.isfinite(squares).all().to(memory.dtype)
         live = finite * awake(self.param_groups, memory.device, memory.dtype)
-        schedule = self._count(live, present)
+        schedule = self._count(live, present, again)
         moving = schedule.ne(0).to(memory.dtype) * live
         moving = moving if present is None else moving * present
         if not all(self._begun):
             settle(memory["size"], self._size(), live * (memory["squares"] == 0))
         self._set_out(squares, moving)
         rates = self.adaptation.combined(memory, self._reference_lr)
-        measured = self._advance(batches, rates, schedule, moving, live)
-        self.adaptation.update(memory, measured, self._reference_lr)
-        memory["skipped"].add_(1.0 - finite)
-        for batch in batches:
-            if isinstance(batch.options["lr"], Tensor) or batch.options["lr"] != 0:
-                for i in batch.index:
-                    self._begun[i] = True
+        table, elements = self._advance(batches, rates, schedule, moving, live)
+        index = {i for batch in batches for i in batch.index}
+        if self._rests_at_average:
+            self.place.stepped |= index
+        return Moved(table, elements, moving, finite, live, index)
 
-    def _gradient_squares(self, batches: list[Batch]) -> Tensor:
-        """``‖g‖²`` of every tensor; 0 without a gradient."""
-        memory = self._memory
-        coefficients = self._coefficients(memory["factor"], ahead=1.0)
-        found = [batch.kernel.look(batch, coefficients(batch)).squares for batch in batches]
-        squares = torch.cat([values.to(memory.device, memory.dtype) for values in found])
-        order = tuple(i for batch in batches for i in batch.index)
-        if order == tuple(range(len(self._parameters))):
-            return squares
-        if order not in self._plans:
-            self._plans[order] = torch.tensor(order, device=memory.device)
-        return torch.zeros_like(memory["step"]).index_copy(0, self._plans[order], squares)
+    def _learn(self, moved: list[Moved]) -> None:
+        stepped: set[int] = set().union(*(m.index for m in moved))
+        self._leave_training_point()
+        super()._learn(moved)
+        index = 0
+        for group in self.param_groups:
+            moves = isinstance(group["lr"], Tensor) or group["lr"] != 0
+            for _ in group["params"]:
+                self._begun[index] = self._begun[index] or (moves and index in stepped)
+                index += 1
 
     def _set_out(self, squares: Tensor, moving: Tensor) -> None:
         """The first rate of nodes that have not moved: a step of a small share of their norm, whatever ``lr`` is."""
@@ -349,7 +364,7 @@ class Averaged(MultiRate):
 
     def _advance(
         self, batches: list[Batch], rates: Values, schedule: Tensor, moving: Tensor, live: Tensor
-    ) -> Measurement:
+    ) -> tuple[Tensor, dict[int, list[Tensor]]]:
         """Moves what has a gradient, in one pass that also measures for the next step's rates."""
         tree, memory = self._tree, self._memory
         weight = memory["step"].pow(_RECENCY) * moving
@@ -369,20 +384,20 @@ class Averaged(MultiRate):
             for batch in batches
         ]
         rows, elements = self._table(batches, found)
-        self._leave_training_point({i for batch in batches for i in batch.index})
         # A step that a schedule shortened counts as the shorter one, or the rate would follow the schedule down.
         shortened, moved = (schedule * moving)[tree.tensor_of_cell], moving[tree.tensor_of_cell]
         weights = torch.stack([shortened, shortened.square(), moved, moved, moved])
         table = torch.cat([rows, tree.elements_of_cell.unsqueeze(0)]) * weights
-        return self._pooled(table, elements, moving, live)
+        return table, elements
 
-    def _leave_training_point(self, stepped: set[int]) -> None:
+    def _leave_training_point(self) -> None:
         """Parameters without a gradient go back to their average too."""
         if not self._rests_at_average:
             self.place.training = True
             self.place.betas = [self.rule.interpolation(group) for group in self.param_groups]
         elif self.place.training:
-            self._move(average=True, but=stepped)
+            self._move(average=True)
+        self.place.stepped = set()
 
 
 def _move(parameter: Tensor, state: dict[str, Any], beta: float, average: bool) -> None:

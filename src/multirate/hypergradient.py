@@ -33,6 +33,8 @@ class SGDHD(MultiRate):
         nesterov: Nesterov momentum.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        late: Move with the rates learned up to the step before: one pass over memory instead of two.
+        in_backward: Measure (with ``late`` move, and free gradients) while ``backward`` goes on.
         hyper_lr: β ≥ 0, the step size of the rate, in absolute units.
         multiplicative: ``α ← α (1 + β cos)`` (Eq. 8 of the reference) instead of ``α ← α + β H``.
         levels: Levels that share a rate; Baydin's own is global alone.
@@ -71,6 +73,8 @@ class SGDHD(MultiRate):
         reduction: str = "sum",
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        late: bool = False,
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -81,6 +85,8 @@ class SGDHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            late=late,
+            in_backward=in_backward,
         )
 
 
@@ -96,6 +102,8 @@ class SGDNHD(MultiRate):
         nesterov: Nesterov momentum.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        late: Move with the rates learned up to the step before: one pass over memory instead of two.
+        in_backward: Measure (with ``late`` move, and free gradients) while ``backward`` goes on.
         hyper_lr: β ≥ 0, the step size of the rate, in absolute units.
         multiplicative: ``α ← α (1 + β cos)`` (Eq. 8 of the reference) instead of ``α ← α + β H``.
         levels: Levels that share a rate; Baydin's own is global alone.
@@ -134,6 +142,8 @@ class SGDNHD(MultiRate):
         reduction: str = "sum",
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        late: bool = False,
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -144,6 +154,8 @@ class SGDNHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            late=late,
+            in_backward=in_backward,
         )
 
 
@@ -160,6 +172,8 @@ class AdamHD(MultiRate):
         decoupled_weight_decay: Decay beside the gradient (AdamW) instead of as part of it.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        late: Move with the rates learned up to the step before: one pass over memory instead of two.
+        in_backward: Measure (with ``late`` move, and free gradients) while ``backward`` goes on.
         capturable: Accepted for compatibility: every step can be captured.
         hyper_lr: β ≥ 0, the step size of the rate, in absolute units.
         multiplicative: ``α ← α (1 + β cos)`` (Eq. 8 of the reference) instead of ``α ← α + β H``.
@@ -201,6 +215,8 @@ class AdamHD(MultiRate):
         reduction: str = "sum",
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        late: bool = False,
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -217,6 +233,8 @@ class AdamHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            late=late,
+            in_backward=in_backward,
         )
 
 
@@ -232,6 +250,8 @@ class SGDCAMHD(MultiRate):
         nesterov: Nesterov momentum.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        late: Move with the rates learned up to the step before: one pass over memory instead of two.
+        in_backward: Measure (with ``late`` move, and free gradients) while ``backward`` goes on.
         levels: Levels to combine, see :class:`multirate.MultiRate`.
         weights: First combination weights γ, in the order of ``levels`` or by name; they sum to 1. ``None``: equal.
         hyper_lr: β ≥ 0, the step size of the rates: one number or one per level.
@@ -278,6 +298,8 @@ class SGDCAMHD(MultiRate):
         normalization: str = "clip",
         weight_level: str = "global",
         bounds: tuple[float, float] = (0.0, inf),
+        late: bool = False,
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -288,6 +310,8 @@ class SGDCAMHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            late=late,
+            in_backward=in_backward,
         )
 
 
@@ -303,6 +327,8 @@ class SGDNCAMHD(MultiRate):
         nesterov: Nesterov momentum.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        late: Move with the rates learned up to the step before: one pass over memory instead of two.
+        in_backward: Measure (with ``late`` move, and free gradients) while ``backward`` goes on.
         levels: Levels to combine, see :class:`multirate.MultiRate`.
         weights: First combination weights γ, in the order of ``levels`` or by name; they sum to 1. ``None``: equal.
         hyper_lr: β ≥ 0, the step size of the rates: one number or one per level.
@@ -349,6 +375,8 @@ class SGDNCAMHD(MultiRate):
         normalization: str = "clip",
         weight_level: str = "global",
         bounds: tuple[float, float] = (0.0, inf),
+        late: bool = False,
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -359,6 +387,8 @@ class SGDNCAMHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            late=late,
+            in_backward=in_backward,
         )
 
 
@@ -375,6 +405,8 @@ class AdamCAMHD(MultiRate):
         decoupled_weight_decay: Decay beside the gradient (AdamW) instead of as part of it.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        late: Move with the rates learned up to the step before: one pass over memory instead of two.
+        in_backward: Measure (with ``late`` move, and free gradients) while ``backward`` goes on.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels to combine, see :class:`multirate.MultiRate`.
         weights: First combination weights γ, in the order of ``levels`` or by name; they sum to 1. ``None``: equal.
@@ -424,6 +456,8 @@ class AdamCAMHD(MultiRate):
         normalization: str = "clip",
         weight_level: str = "global",
         bounds: tuple[float, float] = (0.0, inf),
+        late: bool = False,
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -440,6 +474,8 @@ class AdamCAMHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            late=late,
+            in_backward=in_backward,
         )
 
 
@@ -459,6 +495,8 @@ class AdaBoundCAMHD(MultiRate):
         paper_form: Eq. (36), bounds from β₂ and a factor 1/√t; ``False``: the released AdaBound.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        late: Move with the rates learned up to the step before: one pass over memory instead of two.
+        in_backward: Measure (with ``late`` move, and free gradients) while ``backward`` goes on.
         levels: Levels to combine, see :class:`multirate.MultiRate`.
         weights: First combination weights γ, in the order of ``levels`` or by name; they sum to 1. ``None``: equal.
         hyper_lr: β ≥ 0, the step size of the rates: one number or one per level.
@@ -509,6 +547,8 @@ class AdaBoundCAMHD(MultiRate):
         normalization: str = "clip",
         weight_level: str = "global",
         bounds: tuple[float, float] = (0.0, inf),
+        late: bool = False,
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -528,4 +568,6 @@ class AdaBoundCAMHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            late=late,
+            in_backward=in_backward,
         )

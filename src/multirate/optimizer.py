@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf, isfinite
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from multirate import checkpoint, kernels
 from multirate.adaptation import Adaptation, LogRates, Measurement, Transition
 from multirate.ghost import awake
+from multirate.in_backward import EarlyWork
 from multirate.kernels import DIRECTION, TRACE, Batch, Measured
 from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, level_name, module_kinds
 from multirate.memory import MODEL, TENSOR, Memory, Slot, settle
@@ -25,6 +27,27 @@ Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Itera
 _BATCH_ELEMENTS = 1 << 15
 """Small tensors are processed together up to this many elements; on a CPU larger batches only leave the cache."""
 _BATCH_ELEMENTS_ON_DEVICE = 1 << 26
+
+
+@dataclass
+class Moved:
+    """What came of moving some parameters with rates that were known before.
+
+    Attributes:
+        table: Sums of every cell, weighted, and counts below them; 0 for what did not move.
+        elements: The same of single elements by tensor, where there is a rate per element.
+        factor: What the displacement of every tensor was multiplied by beside its rate.
+        finite: 1, or 0 when a gradient is not.
+        live: 1, or 0 when nothing was moved.
+        index: Positions of the parameters.
+    """
+
+    table: Tensor
+    elements: dict[int, list[Tensor]]
+    factor: Tensor
+    finite: Tensor
+    live: Tensor
+    index: set[int]
 
 
 class MultiRate(RatesView, torch.optim.Optimizer):
@@ -48,6 +71,10 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         transition: :class:`~multirate.adaptation.Transition` to a fixed rate, or its rate r (default: none).
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference; otherwise the multi-tensor kernel.
+        late: Move with the rates as they were learned up to the step before, so that measuring and moving are one
+            pass over memory. The paper's order (``False``) measures first, and needs two.
+        in_backward: Work on each gradient as soon as it is there, while ``backward`` goes on. Sums are gathered that
+            way; with ``late`` parameters are moved too, and gradients freed. See :mod:`multirate.in_backward`.
 
     Raises:
         ValueError: For an option out of range, levels that do not nest, or no parameters; the message names the
@@ -75,6 +102,8 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         transition: Transition | float | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
+        late: bool = False,
+        in_backward: bool = False,
     ) -> None:
         self.rule = rule if rule is not None else Adam()
         if not isinstance(self.rule, Rule):
@@ -88,6 +117,8 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         self._chosen = chosen
         self.transition = Transition(transition) if isinstance(transition, (int, float)) else transition
         self._kinds = module_kinds(params) if isinstance(params, nn.Module) else {}
+        self.late, self.in_backward = late, in_backward
+        self._early: EarlyWork | None = None
         self._ready = False
         options = {
             "lr": lr,
@@ -141,6 +172,14 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         self._plans: dict[Any, Any] = {}
         self._one = torch.ones((), dtype=dtype, device=device)
         self._zero_rows = [torch.zeros(self._row_count, c.count, dtype=dtype, device=device) for c in tree.cells]
+        if self.in_backward and not self.moves_first and ELEMENT in tree.levels:
+            raise ValueError(
+                "in_backward: True gathers sums, but the level 'parameter' needs every element; "
+                "use late=True with it, or in_backward=False"
+            )
+        if self._early is not None:
+            self._early.detach()
+        self._early = EarlyWork(self, self._parameters) if self.in_backward else None
 
     def _slots(self) -> list[Slot]:
         """All learned quantities and counters."""
@@ -190,8 +229,10 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._early is not None:
+            self._early.flush()
         batches = self._batches()
-        if batches:
+        if batches or (self._early is not None and self._early.moved):
             self._step(batches)
         else:
             self._no_step()
@@ -200,7 +241,22 @@ class MultiRate(RatesView, torch.optim.Optimizer):
     def _no_step(self) -> None:
         """A step when no parameter has a gradient."""
 
+    @property
+    def moves_first(self) -> bool:
+        """Whether parameters move with rates that are known before their gradients are."""
+        return self.late
+
     def _step(self, batches: list[Batch]) -> None:
+        if self.moves_first:
+            moved = [] if self._early is None else [*self._early.moved]
+            self._learn([*moved, self._move_by_known_rates(batches, again=bool(moved))] if batches else moved)
+        else:
+            self._learn_and_move(batches)
+        if self._early is not None:
+            self._early.forget()
+
+    def _learn_and_move(self, batches: list[Batch]) -> None:
+        """The order of the paper: measure, move rates, move parameters."""
         present = self._present(batches)
         measured = self._measure(batches, present)
         finite = measured.live
@@ -211,14 +267,61 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         self._apply(batches, rates, schedule, measured.live)
         self._memory.lent = {}
 
+    def _may_move_early(self, index: int) -> bool:
+        """Whether the rate of a parameter does not hang on the gradients of others."""
+        return True
+
+    def _move_by_known_rates(self, batches: list[Batch], again: bool = False) -> Moved:
+        """Moves parameters with the rates as they are, and measures on the way.
+
+        Args:
+            batches: The parameters.
+            again: Whether others have been moved in the same step before.
+        """
+        memory, present = self._memory, self._present(batches)
+        factor = memory["factor"].clone() if present is None else memory["factor"] * present
+        previous_of = self._coefficients(memory["factor"])
+        previous = [previous_of(batch) for batch in batches]  # before the step is counted
+        finite = torch.isfinite(self._gradient_squares(batches)).all().to(memory.dtype)
+        live = finite * awake(self.param_groups, memory.device, memory.dtype)
+        rates = self.adaptation.combined(memory, self._reference_lr)
+        schedule = self._count(live, present, again) * live
+        rates_of, coefficients, moved = (
+            self._rates_of(rates, schedule),
+            self._coefficients(schedule),
+            self._columns(schedule.ne(0)),
+        )
+        found = [
+            batch.kernel.measure_and_apply(
+                batch, before, rates_of(batch), coefficients(batch), live.to(*where(batch)), moved(batch)
+            )
+            for batch, before in zip(batches, previous, strict=True)
+        ]
+        sums, elements = self._scaled(batches, previous, *self._table(batches, found))
+        return Moved(self._weighted(sums, factor), elements, factor, finite, live, _indices(batches))
+
+    def _learn(self, moved: list[Moved]) -> None:
+        """Moves rates by what was measured while parameters moved."""
+        table, factor = sum(m.table for m in moved), sum(m.factor for m in moved)
+        assert isinstance(table, Tensor)
+        assert isinstance(factor, Tensor)
+        elements = {i: values for m in moved for i, values in m.elements.items()}
+        live = torch.stack([m.live for m in moved]).amax()
+        self.adaptation.update(self._memory, self._pooled(table, elements, factor, live), self._reference_lr)
+        self._memory["skipped"].add_(1.0 - torch.stack([m.finite for m in moved]).amin())
+
     @property
     def _reference_lr(self) -> float:
         """The learning rate rates are relative to; a loaded state brings its own."""
         number: float = self.param_groups[0]["reference_lr"]
         return number
 
-    def _batches(self) -> list[Batch]:
-        """Collects parameters with a gradient into batches of one group, type, device and bounded size."""
+    def _batches(self, among: Collection[int] | None = None) -> list[Batch]:
+        """Collects parameters with a gradient into batches of one group, type, device and bounded size.
+
+        Args:
+            among: Positions of the parameters to look at (default: all).
+        """
         if self._parameters and self._parameters[0].device != self._memory.device:
             self._relocate()
         batches: list[Batch] = []
@@ -229,7 +332,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             fit: dict[object, tuple[Batch, list[ModuleType]]] = {}
             for parameter in group["params"]:
                 gradient = parameter.grad
-                if gradient is not None:
+                if gradient is not None and (among is None or index in among):
                     _refuse(parameter)
                     state, size, cells = self.state[parameter], parameter.numel(), self._tree.cells[index]
                     if any(name not in state for name in names):
@@ -319,43 +422,75 @@ class MultiRate(RatesView, torch.optim.Optimizer):
 
     def _measure(self, batches: list[Batch], present: Tensor | None) -> Measurement:
         """Sums agreement (and norms) over the nodes of every level, bottom up."""
-        tree, memory = self._tree, self._memory
-        found: list[Measured] = []
-        scales: dict[int, Tensor] = {}
-        coefficients = self._coefficients(memory["factor"])
+        memory = self._memory
         factor = memory["factor"] if present is None else memory["factor"] * present
-        factor_of_cell = factor[tree.tensor_of_cell]
-        formulas = self._formulas(batches, factor_of_cell)
+        formulas = self._formulas(batches, factor[self._tree.tensor_of_cell])
         if formulas is not None:
             memory.lent = formulas.learned
-            found = formulas.measure([coefficients(batch) for batch in batches])
-        for batch in batches:
-            previous = coefficients(batch)
-            if formulas is None:
-                found.append(batch.kernel.measure(batch, previous))
-            if batch.reference_state is None and "scale" in previous:
-                scales[batch.start] = previous["scale"].of_group
-        stacked, elements = self._table(batches, found)
-        if scales:
-            scale = torch.ones_like(memory["step"])
-            for start, values in scales.items():
-                scale[start : start + len(values)] = values.to(memory.device, memory.dtype)
-            of_cell = scale[tree.tensor_of_cell]
-            powers = [of_cell, torch.ones_like(of_cell), of_cell * of_cell][: self._row_count]
-            stacked = stacked * torch.stack(powers)
-            for i, found_elements in elements.items():
-                powers = [scale[i], self._one, scale[i] * scale[i]][: self._row_count]
-                elements[i] = [e * power.to(e.device) for e, power in zip(found_elements, powers, strict=True)]
-        live = torch.isfinite(stacked).all().to(memory.dtype)
-        moved = (factor_of_cell != 0).to(memory.dtype)
+            coefficients = self._coefficients(memory["factor"])
+            previous = [coefficients(batch) for batch in batches]
+            sums, _ = self._scaled(batches, previous, *self._table(batches, formulas.measure(previous)))
+            elements: dict[int, list[Tensor]] | Sequence[Values] = formulas.products
+        elif self._early is None or self._early.table is None:
+            sums, elements = self._sums(batches)
+        else:
+            gathered = {i for i in _indices(batches) if self._early.is_measured(i)}
+            sums, elements = self._sums(self._batches(_indices(batches) - gathered))
+            sums = torch.where(self._cells_of(gathered), self._early.table, sums)
+        live = torch.isfinite(sums).all().to(memory.dtype)
+        return self._pooled(self._weighted(sums, factor), elements, factor, live)
+
+    def _sums(self, batches: list[Batch]) -> tuple[Tensor, dict[int, list[Tensor]]]:
+        """Agreement and norms of every cell, 0 where a batch has none, and of elements by tensor."""
+        coefficients = self._coefficients(self._memory["factor"])
+        previous = [coefficients(batch) for batch in batches]
+        found = [batch.kernel.measure(batch, own) for batch, own in zip(batches, previous, strict=True)]
+        return self._scaled(batches, previous, *self._table(batches, found))
+
+    def _scaled(
+        self,
+        batches: list[Batch],
+        previous: Sequence[Mapping[str, kernels.Picked]],
+        sums: Tensor,
+        elements: dict[int, list[Tensor]],
+    ) -> tuple[Tensor, dict[int, list[Tensor]]]:
+        """What was measured with rebuilt directions, times the scale that rebuilding leaves out."""
+        memory, tree = self._memory, self._tree
+        scales = {
+            batch.start: own["scale"].of_group
+            for batch, own in zip(batches, previous, strict=True)
+            if batch.reference_state is None and "scale" in own
+        }
+        if not scales:
+            return sums, elements
+        scale = torch.ones_like(memory["step"])
+        for start, values in scales.items():
+            scale[start : start + len(values)] = values.to(memory.device, memory.dtype)
+        of_cell = scale[tree.tensor_of_cell]
+        powers = [of_cell, torch.ones_like(of_cell), of_cell * of_cell][: self._row_count]
+        for i, found in elements.items():
+            of_tensor = [scale[i], self._one, scale[i] * scale[i]][: self._row_count]
+            elements[i] = [e * power.to(e.device) for e, power in zip(found, of_tensor, strict=True)]
+        return sums * torch.stack(powers), elements
+
+    def _weighted(self, sums: Tensor, factor: Tensor) -> Tensor:
+        """Sums with the factor the displacement was made with, and counts of elements below them."""
+        tree = self._tree
+        factor_of_cell = factor[tree.tensor_of_cell]
+        moved = (factor_of_cell != 0).to(self._memory.dtype)
         # Absent and motionless tensors count for nothing, whatever their rows hold.
         weighted = torch.where(
             moved > 0,
-            torch.cat([stacked[:1] * factor_of_cell, stacked[1:]], dim=0),
-            torch.zeros_like(stacked),
+            torch.cat([sums[:1] * factor_of_cell, sums[1:]], dim=0),
+            torch.zeros_like(sums),
         )
-        table = torch.cat([weighted, (tree.elements_of_cell * moved).unsqueeze(0)], dim=0)
-        return self._pooled(table, elements if formulas is None else formulas.products, factor, live)
+        return torch.cat([weighted, (tree.elements_of_cell * moved).unsqueeze(0)], dim=0)
+
+    def _cells_of(self, index: Collection[int]) -> Tensor:
+        """Which cells belong to some tensors."""
+        mask = torch.zeros(len(self._parameters), dtype=torch.bool)
+        mask[[*index]] = True
+        return mask.to(self._memory.device)[self._tree.tensor_of_cell]
 
     def _formulas(self, batches: list[Batch], factor: Tensor) -> kernels.Formulas | None:
         """What works out values of the parameter level in the pass that moves, where something can."""
@@ -374,7 +509,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             for i, row in zip(batch.index, measured.rows, strict=False):
                 rows[i] = row.to(memory.device, memory.dtype)
             elements.update(zip(batch.index, measured.elements, strict=False))
-        if len(tables) < len(found):
+        if len(tables) < len(found) or not found:
             tables.append(torch.cat(rows, dim=1))
         return sum(tables[1:], start=tables[0]), elements
 
@@ -419,18 +554,32 @@ class MultiRate(RatesView, torch.optim.Optimizer):
 
     def _present(self, batches: list[Batch]) -> Tensor | None:
         """1 for each tensor that has a gradient, else 0; ``None`` when all have one."""
-        chosen = {i for batch in batches for i in batch.index}
+        chosen = _indices(batches)
         if len(chosen) == len(self._parameters):
             return None
         mask = [1.0 if i in chosen else 0.0 for i in range(len(self._parameters))]
         return torch.tensor(mask, dtype=self._memory.dtype, device=self._memory.device)
 
-    def _count(self, live: Tensor, present: Tensor | None) -> Tensor:
+    def _gradient_squares(self, batches: list[Batch]) -> Tensor:
+        """``‖g‖²`` of every tensor; 0 without a gradient."""
+        memory = self._memory
+        coefficients = self._coefficients(memory["factor"], ahead=1.0)
+        found = [batch.kernel.look(batch, coefficients(batch)).squares for batch in batches]
+        squares = torch.cat([values.to(memory.device, memory.dtype) for values in found])
+        order = tuple(i for batch in batches for i in batch.index)
+        if order == tuple(range(len(self._parameters))):
+            return squares
+        if order not in self._plans:
+            self._plans[order] = torch.tensor(order, device=memory.device)
+        return torch.zeros_like(memory["step"]).index_copy(0, self._plans[order], squares)
+
+    def _count(self, live: Tensor, present: Tensor | None, again: bool = False) -> Tensor:
         """Counts the step for the tensors that take it, notes and returns the schedule's factor of every tensor."""
         memory = self._memory
         taken = live.expand(len(self._parameters)) if present is None else live * present
         memory["step"].add_(taken)
-        memory["time"].add_(live)
+        if not again:
+            memory["time"].add_(live)
         scalars = {name: memory[name] for name in ("step", *self.rule.scalars)}
         start = 0
         for group in self.param_groups:
@@ -530,13 +679,18 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         self._build()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("rule", "_levels", "_chosen", "transition", "_lr", "_kinds", "_ready")
+        own = ("rule", "_levels", "_chosen", "transition", "_lr", "_kinds", "_ready", "late", "in_backward")
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "rule" in state:
+            self._early = None
             self._build()
+
+
+def _indices(batches: Iterable[Batch]) -> set[int]:
+    return {i for batch in batches for i in batch.index}
 
 
 def where(batch: Batch) -> tuple[torch.device, torch.dtype]:

@@ -54,6 +54,7 @@ class SGD(Averaged):
         nesterov: Accepted for compatibility; gradients are always taken ahead of the average.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        in_backward: Move parameters, and free gradients, while ``backward`` goes on.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
             (default: 0 at the global level, 3 at others).
@@ -88,6 +89,7 @@ class SGD(Averaged):
         hyper_lr: float | Mapping[str, float] | None = None,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -98,6 +100,7 @@ class SGD(Averaged):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            in_backward=in_backward,
         )
 
 
@@ -120,6 +123,7 @@ class Adam(Averaged):
         decoupled_weight_decay: Decay beside the gradient (AdamW) instead of as part of it.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        in_backward: Move parameters, and free gradients, while ``backward`` goes on.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
@@ -157,6 +161,7 @@ class Adam(Averaged):
         hyper_lr: float | Mapping[str, float] | None = None,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -173,6 +178,7 @@ class Adam(Averaged):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            in_backward=in_backward,
         )
 
 
@@ -194,6 +200,7 @@ class AdamW(Averaged):
         amsgrad: Use the largest second moment so far.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        in_backward: Move parameters, and free gradients, while ``backward`` goes on.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
@@ -230,6 +237,7 @@ class AdamW(Averaged):
         hyper_lr: float | Mapping[str, float] | None = None,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -242,6 +250,7 @@ class AdamW(Averaged):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            in_backward=in_backward,
         )
 
 
@@ -263,6 +272,7 @@ class RMSprop(Averaged):
         centered: Subtract the squared mean.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        in_backward: Move parameters, and free gradients, while ``backward`` goes on.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
@@ -300,6 +310,7 @@ class RMSprop(Averaged):
         hyper_lr: float | Mapping[str, float] | None = None,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        in_backward: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -312,6 +323,7 @@ class RMSprop(Averaged):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            in_backward=in_backward,
         )
 
 

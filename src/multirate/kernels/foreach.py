@@ -23,7 +23,7 @@ from multirate.kernels.reference import look
 from multirate.levels.cells import Cells
 from multirate.tensorlist import TensorList
 
-__all__ = ["advance", "apply", "look", "measure"]
+__all__ = ["advance", "apply", "look", "measure", "measure_and_apply"]
 
 _INTEGER = {torch.float32: torch.int32, torch.float64: torch.int64}
 
@@ -118,6 +118,20 @@ def apply(
                 kept.lerp_(direction, live.to(kept.dtype))
             else:
                 kept.copy_(torch.where(live > 0, direction.to(kept.dtype), kept))
+
+
+def measure_and_apply(
+    batch: Batch,
+    previous: Mapping[str, Sequence[Tensor]],
+    rates: Sequence[Tensor],
+    c: Mapping[str, Sequence[Tensor]],
+    live: Tensor,
+    moved: Sequence[Tensor],
+) -> Measured:
+    """See :func:`multirate.kernels.reference.measure_and_apply`."""
+    measured = measure(batch, previous)
+    apply(batch, rates, c, live, moved)
+    return measured
 
 
 def advance(

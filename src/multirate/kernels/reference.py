@@ -105,6 +105,20 @@ def apply(
             kept.copy_(torch.where(live > 0, direction.to(kept.dtype), kept))
 
 
+def measure_and_apply(
+    batch: Batch,
+    previous: Mapping[str, Sequence[Tensor]],
+    rates: Sequence[Tensor],
+    c: Mapping[str, Sequence[Tensor]],
+    live: Tensor,
+    moved: Sequence[Tensor],
+) -> Measured:
+    """:func:`measure`, then :func:`apply`, for rates that are known before what is measured."""
+    measured = measure(batch, previous)
+    apply(batch, rates, c, live, moved)
+    return measured
+
+
 def advance(
     batch: Batch,
     rates: Sequence[Tensor],

@@ -14,7 +14,17 @@ from multirate.kernels.batch import Batch, CellRates, Looked, Measured, Numbers,
 from multirate.kernels.compiled import cpu, programs
 from multirate.kernels.compiled.formulas import Formula
 from multirate.kernels.compiled.layout import alike
-from multirate.kernels.compiled.programs import COEFFICIENT, GRADIENT, HELD, MOVED, PARAMETER, RATE, SHARE, Program
+from multirate.kernels.compiled.programs import (
+    COEFFICIENT,
+    GRADIENT,
+    HELD,
+    MOVED,
+    PARAMETER,
+    PREVIOUS,
+    RATE,
+    SHARE,
+    Program,
+)
 from multirate.levels.cells import Cells
 
 _known: dict[tuple[Any, ...], cpu.Kernel] = {}
@@ -73,6 +83,31 @@ def apply(
         _by_cell(rates),
         backwards=True,
     )
+
+
+def measure_and_apply(
+    batch: Batch,
+    previous: Mapping[str, Sequence[Tensor]],
+    rates: Sequence[Tensor],
+    c: Mapping[str, Sequence[Tensor]],
+    live: Tensor,
+    moved: Sequence[Tensor],
+) -> Measured:
+    """See :func:`multirate.kernels.reference.measure_and_apply`; here it is one pass."""
+    if not live.numpy():
+        return measure(batch, previous)
+    kernel = _kernel(batch, ("both",), lambda: programs.measure_and_apply(batch, previous, c))
+    elements = _elements(batch, kernel.program)
+    earlier = {f"{PREVIOUS}{name}": values for name, values in previous.items()}
+    table = kernel(
+        batch,
+        {**_arrays(batch, rates), **elements},
+        {**earlier, **_coefficients(c), MOVED: moved},
+        programs.option_numbers(batch),
+        _by_cell(rates),
+        backwards=True,
+    )
+    return _measured(elements, table)
 
 
 def look(batch: Batch, c: Mapping[str, Sequence[Tensor]]) -> Looked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import exp, inf, isfinite, sqrt
 from typing import Any
@@ -270,6 +270,13 @@ def apply(
     trace = _Trace(batch, c, live, recorder)
     reference.apply(trace.batch, [trace.rate(rate)], trace.coefficients, trace.live, [trace.column(MOVED)])
     return trace.program()
+
+
+def measure_and_apply(batch: Batch, previous: Mapping[str, Any], c: Mapping[str, Any]) -> Program:
+    """Of :func:`multirate.kernels.reference.measure_and_apply`; previous coefficients have a name of their own."""
+    before = _Trace(batch, previous, live=False, prefix=PREVIOUS)
+    measured = before.program(reference.measure(before.batch, before.coefficients))
+    return replace(measured, stores=apply(batch, c, live=False, recorder=before.recorder).stores)
 
 
 def advance(batch: Batch, c: Mapping[str, Any], rests_at_average: bool, live: bool) -> Program:
