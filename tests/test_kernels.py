@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -182,3 +183,47 @@ def test_all_kernels_leave_everything_as_it_was_on_a_step_that_is_not_finite(
             for key, old in state.items():
                 assert torch.equal(optimizer.state[parameter][key], old), (name, key)
         assert int(optimizer.skipped_steps) == 1
+
+
+def test_batches_that_are_kept_follow_what_changes_between_steps() -> None:
+    """Gradients that come and go, state that is replaced, options, other layouts: as if collected anew."""
+    params = [parameters(torch.float64), parameters(torch.float64)]
+    pair = [
+        multirate.MultiRate(
+            p, 1e-3, rule=rules.Adam(), levels=("global", "unit"), adaptation=adaptation.CAMHD(hyper_lr=1e-6), foreach=f
+        )
+        for p, f in zip(params, (False, None), strict=True)
+    ]
+    generator = torch.Generator().manual_seed(1)
+    for step in range(12):
+        for (name, first), (_, second) in zip(*params, strict=True):
+            gradient = torch.randn(first.shape, generator=generator, dtype=torch.float64)
+            if step in (4, 7) and name == "hidden.weight":
+                gradient = gradient.t().contiguous().t()
+            missing = step in (2, 3, 8) and name == "hidden.bias"
+            first.grad, second.grad = (None, None) if missing else (gradient, gradient.clone())
+        for p, optimizer in zip(params, pair, strict=True):
+            if step == 5:
+                state = optimizer.state[p[2][1]]
+                state["exp_avg"] = state["exp_avg"].clone()
+            if step == 6:
+                optimizer.state[p[0][1]] = dict(optimizer.state[p[0][1]])
+            if step == 9:
+                p[2][1].data = p[2][1].data.clone()
+            if step == 10:
+                optimizer.param_groups[0]["weight_decay"] = 0.0625
+            optimizer.step()
+        agree(params, pair, torch.float64, f"step {step}")
+
+
+def test_no_gradient_is_held_after_a_step() -> None:
+    params = parameters(torch.float32)
+    optimizer = multirate.AdamCAMHD(params)
+    for _ in range(3):
+        for (_, parameter), gradient in zip(params, gradients(params, torch.Generator()), strict=True):
+            parameter.grad = gradient
+        kept = [weakref.ref(p.grad) for _, p in params]
+        optimizer.step()
+        optimizer.zero_grad()
+        del parameter, gradient
+        assert not any(reference() is not None for reference in kept)

@@ -225,10 +225,18 @@ class Averaged(MultiRate):
 
     def _empty_batch(self, group: dict[str, Any], parameter: Tensor, start: int, names: list[str]) -> Batch:
         batch = super()._empty_batch(group, parameter, start, names)
-        batch.at_training_point = self.place.training
-        if self.place.training:
-            batch.interpolation = self.place.betas[next(i for i, g in enumerate(self.param_groups) if g is group)]
+        self._place(batch)
         return batch
+
+    def _place(self, batch: Batch) -> None:
+        batch.at_training_point = self.place.training
+        groups = self.param_groups
+        beta = (
+            self.place.betas[next(i for i, g in enumerate(groups) if g is batch.options)]
+            if self.place.training
+            else 1.0
+        )
+        batch.interpolation = beta
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; its new nodes start afresh, nodes that exist keep their rates."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
-from types import ModuleType
+from math import isfinite
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from multirate import checkpoint, kernels
 from multirate.adaptation import Adaptation, LogRates, Measurement, Transition
+from multirate.batching import Collector
 from multirate.ghost import awake
 from multirate.in_backward import EarlyWork
 from multirate.kernels import DIRECTION, TRACE, Batch, Measured
@@ -23,10 +23,6 @@ from multirate.rules import Adam, Rule
 from multirate.tensorlist import Lazy, TensorList
 
 Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
-
-_BATCH_ELEMENTS = 1 << 15
-"""Small tensors are processed together up to this many elements; on a CPU larger batches only leave the cache."""
-_BATCH_ELEMENTS_ON_DEVICE = 1 << 26
 
 
 @dataclass
@@ -170,6 +166,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
                 if parameter.requires_grad:
                     self._allocate(parameter, group)
         self._plans: dict[Any, Any] = {}
+        self._collector = Collector(self)
         self._one = torch.ones((), dtype=dtype, device=device)
         self._zero_rows = [torch.zeros(self._row_count, c.count, dtype=dtype, device=device) for c in tree.cells]
         if self.in_backward and not self.moves_first and ELEMENT in tree.levels:
@@ -234,6 +231,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         batches = self._batches()
         if batches or (self._early is not None and self._early.moved):
             self._step(batches)
+            self._collector.release()
         else:
             self._no_step()
         return loss
@@ -324,37 +322,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         """
         if self._parameters and self._parameters[0].device != self._memory.device:
             self._relocate()
-        batches: list[Batch] = []
-        index = 0
-        for group in self.param_groups:
-            start, names = index, [*self._elementwise(group)]
-            open_batches: dict[object, tuple[Batch, int]] = {}
-            fit: dict[object, tuple[Batch, list[ModuleType]]] = {}
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is not None and (among is None or index in among):
-                    _refuse(parameter)
-                    state, size, cells = self.state[parameter], parameter.numel(), self._tree.cells[index]
-                    if any(name not in state for name in names):
-                        self._allocate(parameter, group)
-                    alike = (parameter.dtype, parameter.device)
-                    if alike not in fit:
-                        model = self._empty_batch(group, parameter, start, names)
-                        fit[alike] = model, kernels.candidates(model, parameter)
-                    tensors = [state[name] for name in names]
-                    kernel = kernels.choose(fit[alike][1], fit[alike][0], cells, parameter, gradient, tensors)
-                    limit = _limit(parameter, kernel)
-                    kind = (*alike, kernel.__name__)
-                    batch, filled = open_batches.get(kind, (None, 0))
-                    if batch is None or filled + size > limit:
-                        batch, filled = self._empty_batch(group, parameter, start, names), 0
-                        batch.kernel = kernel
-                        batches.append(batch)
-                    if size <= limit:  # a larger tensor is a batch of its own, and the open one stays open
-                        open_batches[kind] = (batch, filled + size)
-                    self._collect(batch, index, parameter, tensors)
-                index += 1
-        return batches
+        return self._collector.collect(among)
 
     def _elementwise(self, group: dict[str, Any]) -> dict[str, tuple[float, torch.dtype | None]]:
         """Elementwise state of a group's parameters: where each starts, and its type if not that of the arithmetic."""
@@ -386,20 +354,8 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             plans=self._plans,
         )
 
-    def _collect(self, batch: Batch, index: int, parameter: Tensor, tensors: list[Tensor]) -> None:
-        gradient = parameter.grad
-        assert gradient is not None
-        batch.index.append(index)
-        batch.cells.append(self._tree.cells[index])
-        batch.starts.append(self._tree.offsets[index])
-        batch.steps.append(self.state[parameter]["step"])
-        if batch.complex_pairs:
-            parameter, gradient = torch.view_as_real(parameter), torch.view_as_real(gradient.resolve_conj())
-            tensors = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
-        batch.parameters.append(parameter)
-        batch.gradients.append(gradient)
-        for kept, tensor in zip(batch.state.values(), tensors, strict=True):
-            kept.append(tensor)
+    def _place(self, batch: Batch) -> None:
+        """Notes where the parameters of a batch are; see :class:`multirate.averaged.Averaged`."""
 
     def _coefficients(self, schedule: Tensor, ahead: float = 0.0) -> Callable[[Batch], dict[str, kernels.Picked]]:
         """The rule's coefficients at the step the memory has counted, or some steps ahead: computed once a group."""
@@ -699,13 +655,6 @@ def where(batch: Batch) -> tuple[torch.device, torch.dtype]:
     return first.device, kernels.arithmetic_dtype(first.dtype)
 
 
-def _limit(parameter: Tensor, kernel: ModuleType) -> float:
-    """How many elements a batch may have."""
-    if kernel in kernels.UNLIMITED:
-        return inf
-    return _BATCH_ELEMENTS if parameter.device.type == "cpu" else _BATCH_ELEMENTS_ON_DEVICE
-
-
 def _positive_lr(lr: float | Tensor) -> float:
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"lr: a tensor of shape {tuple(lr.shape)} is not one number; use a float or a 0-d tensor")
@@ -727,19 +676,3 @@ def _listed(params: Parameters) -> list[Any]:
     if not listed:
         raise ValueError("params: the parameter list is empty; pass model.named_parameters() of a model that has some")
     return listed
-
-
-def _refuse(parameter: Tensor) -> None:
-    """Raises for what would be computed wrongly."""
-    gradient = parameter.grad
-    assert gradient is not None
-    if gradient.layout != torch.strided:
-        raise RuntimeError(
-            "gradient: sparse gradients are not supported; use sparse=False in the embedding, "
-            "torch.optim.SparseAdam for that parameter, or p.grad = p.grad.to_dense()"
-        )
-    if hasattr(parameter, "placements"):
-        raise RuntimeError(
-            "params: sharded parameters (DTensor) are not supported: their sums would be local ones; "
-            "use DistributedDataParallel, whose parameters are whole"
-        )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multirate.rules.adam import update_moments
-from multirate.rules.base import Elements, Options, Rule, State, in_range, one_minus_power
+from multirate.rules.base import Elements, Options, Rule, State, in_range, one_minus_power, square_root
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class AdaBound(Rule):
         return {
             "lower": final * (1.0 - 1.0 / (options["gamma"] * step + 1.0)),
             "upper": final * (1.0 + 1.0 / (options["gamma"] * step)),
-            "unclipped": one_minus_power(beta2, step).sqrt() / one_minus_power(beta1, step),
+            "unclipped": square_root(one_minus_power(beta2, step)) / one_minus_power(beta1, step),
             "after": torch.ones_like(step),
         }
 

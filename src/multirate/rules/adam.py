@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from multirate.rules.base import Elements, Options, Rule, State, keep, one_minus_power, ratio
+from multirate.rules.base import Elements, Options, Rule, State, keep, one_minus_power, ratio, square_root
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Adam(Rule):
 
     def coefficients(self, scalars: Mapping[str, Tensor], options: Options) -> dict[str, Tensor]:
         beta1, beta2 = options["betas"]
-        root = one_minus_power(beta2, scalars["step"]).sqrt()
+        root = square_root(one_minus_power(beta2, scalars["step"]))
         return {"scale": root / one_minus_power(beta1, scalars["step"]), "eps": root * options["eps"]}
 
     def rebuild(self, state: State, c: Mapping[str, Any], options: Options) -> Elements:
@@ -63,7 +63,7 @@ class SecondMoment(Adam):
         return True
 
     def coefficients(self, scalars: Mapping[str, Tensor], options: Options) -> dict[str, Tensor]:
-        root = one_minus_power(options["betas"][1], scalars["step"]).sqrt()
+        root = square_root(one_minus_power(options["betas"][1], scalars["step"]))
         return {"scale": root, "eps": root * options["eps"]}
 
     def update(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from multirate.rules.adam import update_moments
-from multirate.rules.base import Elements, Options, Rule, State, in_range, one_minus_power
+from multirate.rules.base import Elements, Options, Rule, State, in_range, one_minus_power, square_root
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class NAdam(Rule):
     def coefficients(self, scalars: Mapping[str, Tensor], options: Options) -> dict[str, Tensor]:
         step, product = scalars["step"], scalars["mu_product"]
         momentum, following = self._momentum(step, options), self._momentum(step + 1, options)
-        root = one_minus_power(options["betas"][1], step).sqrt()
+        root = square_root(one_minus_power(options["betas"][1], step))
         # The product is still 1 when the first step is skipped; nothing is moved then, and it must not be by NaN.
         correction = torch.where(product < 1.0, 1.0 - product, 1.0)
         return {

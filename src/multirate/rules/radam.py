@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multirate.rules.adam import update_moments
-from multirate.rules.base import Elements, Options, Rule, State, one_minus_power
+from multirate.rules.base import Elements, Options, Rule, State, one_minus_power, square_root
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RAdam(Rule):
         rectified = length > 5.0
         return {
             "scale": 1.0 / bias1,
-            "adaptive": torch.where(rectified, (ratio.clamp(min=0.0) * bias2).sqrt(), 0.0),
+            "adaptive": torch.where(rectified, square_root(ratio.clamp(min=0.0) * bias2), 0.0),
             "plain": torch.where(rectified, 0.0, 1.0).to(step.dtype),
         }
 

@@ -30,6 +30,9 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 _TYPES = {torch.float32: "float32", torch.float64: "float64", torch.int8: "int8"}
 
 
+_address = torch.Tensor.data_ptr
+
+
 @cache
 def available() -> bool:
     """Whether Numba is there and works with what else is installed."""
@@ -80,8 +83,10 @@ class Kernel:
             The sums, ``(sums, cells of the optimizer)`` or ``(sums, tensors)``, in float64.
         """
         plan = _plan(batch, whole)
-        addresses = np.stack([_addresses(batch, name, arrays[name]) for name in self.arrays], axis=1)
-        table = np.zeros((len(batch.index), len(self.program.columns)))
+        addresses = np.empty((len(batch.index), len(self.arrays)), dtype=np.int64)
+        for k, name in enumerate(self.arrays):
+            addresses[:, k] = _addresses(batch, name, arrays[name])
+        table = np.empty((len(batch.index), len(self.program.columns)))
         for k, name in enumerate(self.program.columns):
             table[:, k] = vector(columns[name], batch.plans).numpy()
         sums = np.zeros((len(self.program.sums), plan.cells))
@@ -98,7 +103,8 @@ class Kernel:
             backwards,
         )
         plan.run(lambda start, stop: self._function(*fixed, start, stop))
-        np.add.at(sums.T, plan.cell_of_item, partial)
+        for k, row in enumerate(sums):
+            row += np.bincount(plan.cell_of_item, partial[:, k], plan.cells)
         return torch.from_numpy(sums)
 
 
@@ -113,7 +119,7 @@ def _given(names: Sequence[str], cells: Mapping[str, Tensor], count: int) -> np.
 def _addresses(batch: Batch, name: str, tensors: Sequence[Tensor]) -> np.ndarray[Any, Any]:
     """Where tensors lie; found once a step for those of the batch itself."""
     if name not in batch.addresses or batch.addresses[name][0] is not tensors:
-        found = np.array([tensor.data_ptr() for tensor in tensors], dtype=np.int64)
+        found = np.fromiter(map(_address, tensors), np.int64, len(tensors))
         batch.addresses[name] = tensors, found
     addresses: np.ndarray[Any, Any] = batch.addresses[name][1]
     return addresses
