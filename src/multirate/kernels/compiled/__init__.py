@@ -39,7 +39,9 @@ def fits(batch: Batch, like: Tensor) -> bool:
         and like.dtype in _TYPES
         and not (batch.elementwise and batch.complex_pairs)
         and not torch.compiler.is_compiling()
-        and (cuda.available(like.device) or (like.device.type == "cpu" and like.dtype in _HOST_TYPES and cpu.available()))
+        and (
+            cuda.available(like.device) or (like.device.type == "cpu" and like.dtype in _HOST_TYPES and cpu.available())
+        )
     )
 
 

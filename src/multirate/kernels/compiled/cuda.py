@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import linecache
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -51,7 +51,7 @@ def _works(device: torch.device) -> bool:
             return False
         if device.type == "cpu":
             return os.environ.get("TRITON_INTERPRET") == "1"
-        if torch.cuda.get_device_capability(device) < (7, 0):
+        if torch.cuda.get_device_capability(device) < (8, 0):  # none of bfloat16 before
             return False
         with torch.cuda.device(device):
             row = torch.zeros(4, dtype=torch.int64, device=device)
@@ -260,9 +260,7 @@ def _planned(batch: Batch, whole: bool, device: torch.device) -> _Plan:
         for a, c0 in product(range(A), range(0, C, side)):
             cell, alone = start + a * C, len(ranges) == 1
             if not alone:
-                shared += [
-                    (cell + c, places + c - c0, len(ranges), side) for c in range(c0, min(c0 + side, C))
-                ]
+                shared += [(cell + c, places + c - c0, len(ranges), side) for c in range(c0, min(c0 + side, C))]
             for b0, b1, d0, d1 in ranges:
                 place = cell + c0 if alone else places
                 parts.append((t, a * B * C * D, C, D, b0, b1, c0, d0, d1, cell, place))
@@ -284,7 +282,7 @@ def _launch(text: str, grid: tuple[int, ...], tensors: Sequence[Tensor | None], 
 
 
 @cache
-def _compiled(text: str) -> Callable[..., Any]:
+def _compiled(text: str) -> Any:
     """A kernel from its source, which Triton looks for where tracebacks do."""
     import triton
     import triton.language as tl
@@ -293,5 +291,4 @@ def _compiled(text: str) -> Callable[..., Any]:
     name = f"<multirate kernel {len(linecache.cache)}>"
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     exec(compile(text, name, "exec", dont_inherit=True), scope)
-    kernel: Callable[..., Any] = triton.jit(scope["kernel"])
-    return kernel
+    return triton.jit(scope["kernel"])
