@@ -7,3 +7,7 @@ import torch
 # The test processes share the cores already: more threads in each only make them wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+
+# Without a GPU Triton's kernels are interpreted, which has to be said before Triton is first imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")

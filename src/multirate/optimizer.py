@@ -513,8 +513,12 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         chosen = _indices(batches)
         if len(chosen) == len(self._parameters):
             return None
-        mask = [1.0 if i in chosen else 0.0 for i in range(len(self._parameters))]
-        return torch.tensor(mask, dtype=self._memory.dtype, device=self._memory.device)
+        key = ("present", *sorted(chosen))
+        if key not in self._plans:  # remembered, for the host would wait for the copy to a device
+            mask = [1.0 if i in chosen else 0.0 for i in range(len(self._parameters))]
+            self._plans[key] = torch.tensor(mask, dtype=self._memory.dtype, device=self._memory.device)
+        present: Tensor = self._plans[key]
+        return present
 
     def _gradient_squares(self, batches: list[Batch]) -> Tensor:
         """``‖g‖²`` of every tensor; 0 without a gradient."""

@@ -63,10 +63,11 @@ def formulas(
         factor: What the displacements of the last step were multiplied by beside their rates, for every cell.
         plans: What kernels remember of the layout of an optimizer's parameters.
     """
-    if any(
-        batch.kernel is not compiled or arithmetic_dtype(batch.parameters[0].dtype) != memory.dtype for batch in batches
-    ):
-        return None
+    for batch in batches:
+        first = batch.parameters[0]
+        alike = arithmetic_dtype(first.dtype) == memory.dtype and first.device == memory.device
+        if batch.kernel is not compiled or not alike:
+            return None
     return Formulas(batches, tree, memory, factor, plans)
 
 

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from multirate.kernels import foreach
 from multirate.kernels.batch import Batch, CellRates, Looked, Measured, Numbers, arithmetic_dtype, held
-from multirate.kernels.compiled import cpu, programs
+from multirate.kernels.compiled import cpu, cuda, programs
 from multirate.kernels.compiled.formulas import Formula
 from multirate.kernels.compiled.layout import alike
+from multirate.kernels.compiled.making import Kernel, made, of_all, on_device
 from multirate.kernels.compiled.programs import (
     COEFFICIENT,
     GRADIENT,
     HELD,
+    LIVE,
     MOVED,
     PARAMETER,
     PREVIOUS,
@@ -27,19 +29,22 @@ from multirate.kernels.compiled.programs import (
 )
 from multirate.levels.cells import Cells
 
-_known: dict[tuple[Any, ...], cpu.Kernel] = {}
+_known: dict[tuple[Any, ...], Kernel] = {}
 """Kernels made so far: what one batch had to be compiled for serves all like it."""
+_HOST_TYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+_TYPES = (*_HOST_TYPES, torch.float16, torch.bfloat16)
 
 
 def fits(batch: Batch, like: Tensor) -> bool:
     """Whether a batch of parameters like this one can be worked on here, as far as they have to be alike."""
     return (
         batch.options.get("foreach") is None
-        and like.device.type == "cpu"
-        and like.dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128)
+        and like.dtype in _TYPES
         and not (batch.elementwise and batch.complex_pairs)
         and not torch.compiler.is_compiling()
-        and cpu.available()
+        and (
+            cuda.available(like.device) or (like.device.type == "cpu" and like.dtype in _HOST_TYPES and cpu.available())
+        )
     )
 
 
@@ -69,16 +74,17 @@ def apply(
     moved: Sequence[Tensor],
 ) -> None:
     """See :func:`multirate.kernels.reference.apply`."""
-    if not live.numpy():
+    device = on_device(batch)
+    if not device and not live.numpy():
         return
     if isinstance(rates, Formula):
-        rates.work.apply(batch, rates, c, moved)
+        rates.work.apply(batch, rates, c, live, moved)
         return
-    kernel = _kernel(batch, ("apply",), lambda: programs.apply(batch, c, live=False))
+    kernel = _kernel(batch, ("apply",), lambda: programs.apply(batch, c, live=device))
     kernel(
         batch,
         _arrays(batch, rates),
-        {**_coefficients(c), MOVED: moved},
+        {**_coefficients(c), MOVED: moved, LIVE: of_all(batch, live)},
         programs.option_numbers(batch),
         _by_cell(rates),
         backwards=True,
@@ -94,15 +100,16 @@ def measure_and_apply(
     moved: Sequence[Tensor],
 ) -> Measured:
     """See :func:`multirate.kernels.reference.measure_and_apply`; here it is one pass."""
-    if not live.numpy():
+    device = on_device(batch)
+    if not device and not live.numpy():
         return measure(batch, previous)
-    kernel = _kernel(batch, ("both",), lambda: programs.measure_and_apply(batch, previous, c))
+    kernel = _kernel(batch, ("both",), lambda: programs.measure_and_apply(batch, previous, c, live=device))
     elements = _elements(batch, kernel.program)
     earlier = {f"{PREVIOUS}{name}": values for name, values in previous.items()}
     table = kernel(
         batch,
         {**_arrays(batch, rates), **elements},
-        {**earlier, **_coefficients(c), MOVED: moved},
+        {**earlier, **_coefficients(c), MOVED: moved, LIVE: of_all(batch, live)},
         programs.option_numbers(batch),
         _by_cell(rates),
         backwards=True,
@@ -115,8 +122,8 @@ def look(batch: Batch, c: Mapping[str, Sequence[Tensor]]) -> Looked:
     kernel = _kernel(batch, ("look",), lambda: programs.look(batch, c))
     sums = kernel(batch, _arrays(batch), _coefficients(c), programs.option_numbers(batch), whole=True)
     if batch.rule.longest < inf:
-        elements = torch.tensor([max(p.numel(), 1) for p in batch.parameters])
-        batch.held = Numbers(held(sums[1], elements, batch.rule.longest)).of([*range(len(elements))])
+        held_to = held(sums[1], _sizes(batch), batch.rule.longest)
+        batch.held = Numbers(held_to.nan_to_num(1.0)).of([*range(len(batch.index))])  # NaN: the step will be skipped
     return Looked(sums[0])
 
 
@@ -129,14 +136,17 @@ def advance(
     rests_at_average: bool,
 ) -> Measured:
     """See :func:`multirate.kernels.reference.advance`."""
-    if not live.numpy():
+    device = on_device(batch)
+    if not device and not live.numpy():
         batch.held = None
         return foreach.advance(batch, rates, c, live, shares, rests_at_average)
     kernel = _kernel(
-        batch, ("advance", rests_at_average), lambda: programs.advance(batch, c, rests_at_average, live=False)
+        batch, ("advance", rests_at_average), lambda: programs.advance(batch, c, rests_at_average, live=device)
     )
     elements = _elements(batch, kernel.program)
-    columns = {**_coefficients(c), SHARE: shares, **({} if batch.held is None else {HELD: batch.held})}
+    columns = {**_coefficients(c), SHARE: shares, LIVE: of_all(batch, live)}
+    if batch.held is not None:
+        columns[HELD] = batch.held
     table = kernel(
         batch,
         {**_arrays(batch, rates), **elements},
@@ -148,12 +158,21 @@ def advance(
     return _measured(elements, table)
 
 
-def _kernel(batch: Batch, task: tuple[Any, ...], trace: Callable[[], Program]) -> cpu.Kernel:
-    key = (*task, *programs.signature(batch))
+def _kernel(batch: Batch, task: tuple[Any, ...], trace: Callable[[], Program]) -> Kernel:
+    key = (on_device(batch), *task, *programs.signature(batch))
     if key not in _known:
-        stored = {name: tensors[0].dtype for name, tensors in batch.state.items()}
-        _known[key] = cpu.Kernel(trace(), arithmetic_dtype(batch.parameters[0].dtype), stored)
+        _known[key] = made(batch, trace())
     return _known[key]
+
+
+def _sizes(batch: Batch) -> Tensor:
+    """How many elements the tensors of a batch have, at least 1."""
+    device = batch.parameters[0].device
+    key = ("sizes", device, *batch.index)
+    if key not in batch.plans:
+        batch.plans[key] = torch.tensor([max(p.numel(), 1) for p in batch.parameters], device=device)
+    sizes: Tensor = batch.plans[key]
+    return sizes
 
 
 def _arrays(batch: Batch, rates: Sequence[Tensor] = ()) -> dict[str, Sequence[Tensor]]:
@@ -169,8 +188,15 @@ def _by_cell(rates: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def _elements(batch: Batch, program: Program) -> dict[str, Sequence[Tensor]]:
-    """Room for what is written down for every element."""
-    return {f"element{k}": [torch.empty_like(p) for p in batch.parameters] for k in range(len(program.elements))}
+    """Room for what is written down for every element, in one piece; each tensor starts at a round address."""
+    first, sizes = batch.parameters[0], [-(-p.numel() // 4) * 4 for p in batch.parameters]
+
+    def room() -> list[Tensor]:
+        whole = torch.empty(sum(sizes), dtype=arithmetic_dtype(first.dtype), device=first.device)
+        parts = zip(whole.split(sizes), batch.parameters, strict=True)
+        return [part[: p.numel()].view(p.shape) for part, p in parts]
+
+    return {f"element{k}": room() for k in range(len(program.elements))}
 
 
 def _measured(elements: Mapping[str, Sequence[Tensor]], table: Tensor) -> Measured:

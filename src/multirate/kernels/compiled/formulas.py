@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from multirate.kernels.batch import Batch, Measured, arithmetic_dtype
-from multirate.kernels.compiled import cpu, programs
-from multirate.kernels.compiled.programs import COEFFICIENT, GRADIENT, MOVED, PARAMETER, PREVIOUS, Program
+from multirate.kernels.batch import Batch, Measured
+from multirate.kernels.compiled import programs
+from multirate.kernels.compiled.making import Kernel, made, of_all, on_device
+from multirate.kernels.compiled.programs import COEFFICIENT, GRADIENT, LIVE, MOVED, PARAMETER, PREVIOUS, Program
 from multirate.kernels.compiled.symbols import Kind, Node, Recorder, ordered
 from multirate.levels import Tree
 from multirate.levels.tree import Spread
@@ -33,7 +34,7 @@ _LATER = ("cells ", "number ", "list ")
 """How names begin of what is not known yet when gradients are measured."""
 
 _traced: dict[tuple[Any, ...], programs.Products] = {}
-_known: dict[tuple[Any, ...], cpu.Kernel] = {}
+_known: dict[tuple[Any, ...], Kernel] = {}
 
 Nodes = tuple[Node, ...]
 """A value in each batch of a pass."""
@@ -174,18 +175,24 @@ class Pass:
         batch: Batch,
         rates: Formula,
         c: Mapping[str, Sequence[Tensor]],
+        live: Tensor,
         moved: Sequence[Tensor],
     ) -> None:
         """Moves the parameters of a batch, and the learned values of their elements."""
         k = next(k for k, own in enumerate(self._batches) if own is batch)
         stores = {key: formula.nodes[k] for key, formula in self.learned.items()}
-        key = ("apply", programs.signature(batch), rates.nodes[k], *stores.items())
+        device = on_device(batch)
+        key = (device, "apply", programs.signature(batch), rates.nodes[k], *stores.items())
         if key not in _known:
-            program = programs.apply(batch, c, live=False, recorder=_RECORDER, rate=rates.nodes[k])
+            program = programs.apply(batch, c, live=device, recorder=_RECORDER, rate=rates.nodes[k])
             changed = {f"memory {name}": node for name, node in stores.items() if node.operation != "input"}
             program = Program({**program.stores, **changed}, (), ())
-            _known[key] = self._kernel(batch, program)
-        self._call(k, _known[key], {f"{COEFFICIENT}{name}": values for name, values in c.items()} | {MOVED: moved})
+            _known[key] = made(batch, program)
+        self._call(
+            k,
+            _known[key],
+            {f"{COEFFICIENT}{name}": values for name, values in c.items()} | {MOVED: moved, LIVE: of_all(batch, live)},
+        )
 
     def sum(self, nodes: Nodes) -> Tensor:
         """Sums of a formula over cells; what is asked for in one step is gathered with the measurement of the next."""
@@ -209,19 +216,15 @@ class Pass:
         self, k: int, task: str, program: Program, elements: Mapping[str, Sequence[Tensor]] | None = None
     ) -> Tensor:
         batch = self._batches[k]
-        key = (task, programs.signature(batch), program.sums, program.elements)
+        key = (on_device(batch), task, programs.signature(batch), program.sums, program.elements)
         if key not in _known:
-            _known[key] = self._kernel(batch, program)
+            _known[key] = made(batch, program)
         return self._call(k, _known[key], {}, elements or {})
-
-    def _kernel(self, batch: Batch, program: Program) -> cpu.Kernel:
-        stored = {name: tensors[0].dtype for name, tensors in batch.state.items()}
-        return cpu.Kernel(program, arithmetic_dtype(batch.parameters[0].dtype), stored)
 
     def _call(
         self,
         k: int,
-        kernel: cpu.Kernel,
+        kernel: Kernel,
         columns: Mapping[str, Sequence[Tensor]],
         elements: Mapping[str, Sequence[Tensor]] | None = None,
     ) -> Tensor:

@@ -272,11 +272,11 @@ def apply(
     return trace.program()
 
 
-def measure_and_apply(batch: Batch, previous: Mapping[str, Any], c: Mapping[str, Any]) -> Program:
+def measure_and_apply(batch: Batch, previous: Mapping[str, Any], c: Mapping[str, Any], live: bool) -> Program:
     """Of :func:`multirate.kernels.reference.measure_and_apply`; previous coefficients have a name of their own."""
     before = _Trace(batch, previous, live=False, prefix=PREVIOUS)
     measured = before.program(reference.measure(before.batch, before.coefficients))
-    return replace(measured, stores=apply(batch, c, live=False, recorder=before.recorder).stores)
+    return replace(measured, stores=apply(batch, c, live, recorder=before.recorder).stores)
 
 
 def advance(batch: Batch, c: Mapping[str, Any], rests_at_average: bool, live: bool) -> Program:
