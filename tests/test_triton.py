@@ -19,6 +19,7 @@ import multirate
 from multirate import adaptation, kernels, rules
 from multirate.kernels import compiled, foreach, reference
 from multirate.kernels.compiled import cuda
+from multirate.kernels.compiled.formulas import Pass
 
 pytest.importorskip("triton")
 
@@ -63,9 +64,18 @@ def placed(named: Named) -> Named:
     return [(name, nn.Parameter(p.detach().to(DEVICE))) for name, p in named]
 
 
-def run_both(rule: rules.Rule, chosen: Any, levels: tuple[str, ...], dtype: torch.dtype, **options: Any) -> None:
+def run_both(
+    rule: rules.Rule,
+    chosen: Any,
+    levels: tuple[str, ...],
+    dtype: torch.dtype,
+    in_one_piece: bool = False,
+    **options: Any,
+) -> None:
     """20 steps, the eighth with a gradient that is not finite."""
     params = [placed(parameters(dtype)) for _ in range(2)]
+    if in_one_piece:
+        params = [[(name, nn.Parameter(p.detach().contiguous())) for name, p in named] for named in params]
     pair = [
         multirate.MultiRate(p, 1e-3, rule=rule, levels=levels, adaptation=chosen, foreach=foreach, **options)
         for p, foreach in zip(params, (False, None), strict=True)
@@ -75,7 +85,7 @@ def run_both(rule: rules.Rule, chosen: Any, levels: tuple[str, ...], dtype: torc
         for (_, first), (_, second), gradient in zip(*params, gradients(params[0], generator), strict=True):
             if step == 7 and gradient.ndim == 4:
                 gradient[0, 0, 0, 0] = torch.nan
-            first.grad = second.grad = gradient.to(DEVICE)
+            first.grad = second.grad = (gradient.contiguous() if in_one_piece else gradient).to(DEVICE)
         for optimizer in pair:
             optimizer.step()
         agree(params, pair, dtype, f"step {step}")
@@ -102,6 +112,24 @@ def test_types_agree(chosen: str, dtype: torch.dtype, launches: list[Any]) -> No
 @pytest.mark.parametrize("chosen", ADAPTATIONS)
 def test_adaptations_agree(chosen: str) -> None:
     run_both(RULES["adam"], *ADAPTATIONS[chosen], torch.float64, maximize=True, transition=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("chosen", ["camhd parameter", "log rates parameter"])
+def test_rates_of_elements_are_worked_out_where_they_move(
+    chosen: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = []
+    apply = Pass.apply
+    monkeypatch.setattr(Pass, "apply", lambda self, *rest: moved.append(1) or apply(self, *rest))
+    run_both(rules.Adam(), *ADAPTATIONS[chosen], dtype, in_one_piece=True)
+    assert len(moved) == STEPS
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("chosen", ["camhd unit", "camhd parameter", "log rates"])
+def test_late_steps_agree(chosen: str, dtype: torch.dtype) -> None:
+    run_both(rules.Adam(weight_decay=0.0625), *ADAPTATIONS[chosen], dtype, late=True)
 
 
 @pytest.mark.parametrize("rule", ["nesterov", "lion", "amsbound"])
