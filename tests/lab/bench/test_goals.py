@@ -72,8 +72,15 @@ def test_training_and_extra_bytes():
     found = row([], 8, training)
     assert (found["aim"], found["measured"], found["verdict"]) == ("≤ 3.0 %", "1.9 %", "met")
     assert row([], 8, training, "cuda")["verdict"] == "met"
+    seven = [
+        TrainingTiming("gpt", "adamw-fused", 1, (1.0,) * 7, ()),
+        TrainingTiming("gpt", "cam-hd-layer", 1, (0.99, 1.0, 1.01, 1.02, 1.03, 1.04, 1.05), ()),
+    ]
+    assert row([], 8, seven)["where"] == "gpt, 95 % interval -1.0 to +5.0 %"
     rows_of = {state: row([case("vit", {"cam-hd-unit": 1.0}, state=state)], 9) for state in (8010, 12000)}
     assert (rows_of[8010]["measured"], rows_of[8010]["verdict"]) == ("0.01", "met")
+    elementwise = row([case("vit", {"cam-hd-parameter": 1.0}, state=12000)], 9)
+    assert elementwise["where"] == "not measured"
     assert (rows_of[12000]["measured"], rows_of[12000]["verdict"]) == ("4.00", "missed")
 
 

@@ -74,6 +74,7 @@ def test_overhead_is_the_median_of_ratios_within_rounds():
     assert found.median == pytest.approx(0.1)
     assert found.interval == (pytest.approx(0.0), pytest.approx(0.2))
     assert overhead(own, [own]) is None
+    assert overhead(timing("prodigy", 1.0), [timing("adamw-fused", 2.0)]).interval is None
     assert training_rows([own, reference])[0] == {
         "model": "gpt", "optimizer": "AdamCAMHD, global + layer", "step ms": "1100.0", "of it optimizer ms": "1100.0",
         "over fused AdamW": "+10.0 %", "95 % interval": "+0.0 to +20.0 %",

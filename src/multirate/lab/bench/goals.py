@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from multirate.lab.bench import traffic
 from multirate.lab.bench.candidates import CANDIDATES, OWN, PEER
 from multirate.lab.bench.steps import CaseRounds, Timing, timings
-from multirate.lab.bench.training import TrainingTiming, overhead
+from multirate.lab.bench.training import Overhead, TrainingTiming, overhead
+from multirate.lab.variants import Settings
 
 FUSED, FOREACH, CAM_HD = "adamw-fused", "adamw-foreach", "cam-hd-layer"
+ON_ADAM = ("multirate:AdamHD", "multirate:AdamCAMHD")
 
 
 @dataclass(frozen=True)
@@ -105,18 +107,34 @@ def _tiny(run: Run) -> list[Found]:
 
 def _overheads(run: Run) -> list[Found]:
     found = ((timing, overhead(timing, run.training)) for timing in run.training if timing.optimizer == CAM_HD)
-    return [Found(each.median, timing.workload) for timing, each in found if each is not None]
+    return [Found(each.median, _with_interval(timing.workload, each)) for timing, each in found if each is not None]
+
+
+def _with_interval(workload: str, found: Overhead) -> str:
+    if found.interval is None:
+        return workload
+    low, high = (f"{100 * end:+.1f}" for end in found.interval)
+    return f"{workload}, 95 % interval {low} to {high} %"
 
 
 def _extra_bytes(run: Run) -> list[Found]:
     # What is kept for each tensor or unit weighs where tensors are tiny, which is no matter of memory.
-    names = [name for name, each in CANDIDATES.items() if each.traffic == traffic.CAM_HD]
+    names = [
+        name
+        for name, each in CANDIDATES.items()
+        if each.constructor in ON_ADAM and "parameter" not in _levels(each.settings)
+    ]
     return [
         Found(run.cases[case][name].state - traffic.NUMBER * traffic.ADAM.state, f"{name}, {case}")
         for case in run.models
         for name in names
         if name in run.cases[case]
     ]
+
+
+def _levels(settings: Settings) -> tuple[object, ...]:
+    levels = settings.get("levels", ())
+    return levels if isinstance(levels, tuple) else ()
 
 
 GOALS = (

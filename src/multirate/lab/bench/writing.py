@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,10 +156,18 @@ def _origin(speed: Speed) -> dict[str, Any]:
 
 
 def _versions(speed: Speed) -> dict[str, str]:
-    found = dict(versions())
+    found = {**versions(), "numba": _numba()}
     for name in speed.optimizers:
         found |= CANDIDATES[name].version()
     return found
+
+
+def _numba() -> str:
+    # Whether ours run compiled on a CPU depends on it.
+    try:
+        return importlib.metadata.version("numba")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _origin_text(speed: Speed) -> str:
