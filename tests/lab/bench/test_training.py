@@ -72,13 +72,17 @@ def test_overhead_is_the_median_of_ratios_within_rounds():
     own = timing("cam-hd-layer", 1.1, 2.4, 4.0, 1.1, 1.1, 1.05, 1.15)
     found = overhead(own, [own, timing("adamw-fused", 9.0, workload="other"), reference])
     assert found.median == pytest.approx(0.1)
+    assert found.of_part == pytest.approx(0.1)
     assert found.interval == (pytest.approx(0.0), pytest.approx(0.2))
     assert overhead(own, [own]) is None
     assert overhead(timing("prodigy", 1.0), [timing("adamw-fused", 2.0)]).interval is None
     assert training_rows([own, reference])[0] == {
-        "model": "gpt", "optimizer": "AdamCAMHD, global + layer", "step ms": "1100.0", "of it optimizer ms": "1100.0",
+        "model": "gpt", "optimizer": "AdamCAMHD, global + layer", "step ms": "1100.0", "its part ms": "1100.0",
         "over fused AdamW": "+10.0 %", "95 % interval": "+0.0 to +20.0 %",
+        "by its part alone": "+10.00 %",
     }  # fmt: skip
+    assert overhead(reference, [own, reference]) is None
+    assert overhead(TrainingTiming("gpt", "prodigy", 1, (1.0,) * 7, ()), [reference]).of_part is None
     assert training_rows([own])[0]["over fused AdamW"] == "–"
 
 

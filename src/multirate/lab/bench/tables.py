@@ -75,9 +75,10 @@ def _training_row(timing: TrainingTiming, timings: Sequence[TrainingTiming]) -> 
         "model": timing.workload,
         "optimizer": CANDIDATES[timing.optimizer].description,
         "step ms": _milliseconds(statistics.median(timing.seconds)),
-        "of it optimizer ms": _milliseconds(statistics.median(timing.stepping)) if timing.stepping else NOTHING,
+        "its part ms": _milliseconds(statistics.median(timing.stepping)) if timing.stepping else NOTHING,
         "over fused AdamW": NOTHING if found is None else f"{100 * found.median:+.1f} %",
         "95 % interval": NOTHING if interval is None else f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f} %",
+        "by its part alone": NOTHING if found is None or found.of_part is None else f"{100 * found.of_part:+.2f} %",
     }
 
 
