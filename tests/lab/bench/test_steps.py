@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from multirate.lab.bench import steps
 from multirate.lab.bench.candidates import CANDIDATES
 from multirate.lab.bench.measuring import Measured, Rounds
 from multirate.lab.bench.shapes import CASES, tiny_shapes
@@ -81,7 +82,7 @@ def test_host_time_on_a_cpu_is_that_of_as_many_small_tensors():
     assert own.host_ratios == {"adamw-fused": pytest.approx(3.0)}
 
 
-def test_a_case_is_measured_with_small_twins_for_the_host():
+def test_a_case_is_measured_with_small_twins_for_the_host(monkeypatch):
     shapes, done = {"0.weight": (8, 8), "0.bias": (8,)}, []
     chosen = [CANDIDATES[name] for name in ("adamw-fused", "cam-hd-layer", "heavyball")]
     result = run_case(
@@ -93,6 +94,10 @@ def test_a_case_is_measured_with_small_twins_for_the_host():
     assert [len(each.seconds) for each in result.host.optimizers] == [4, 4]
     assert result.host.copied == 0
     assert all(timing.peak is not None for timing in timings(result))
+    monkeypatch.setattr(steps, "MANY", 2)
+    (long,) = run_case(CASES["gpt2"], shapes, chosen[:1], rounds=3, device=CPU, copied=16).groups
+    assert len(long.optimizers[0].seconds) == 2  # half of the rounds, and memory is not followed
+    assert long.optimizers[0].peak_bytes is None
     tiny = run_case(CASES["tiny"], tiny_shapes(4), chosen, rounds=1, device=CPU, copied=16)
     assert tiny.host is None
     assert run_case(CASES["tiny"], tiny_shapes(4), chosen[2:], rounds=1, device=CPU, copied=16) is None

@@ -14,8 +14,8 @@ from multirate.lab.bench.measuring import Measured, Rounds, measure
 from multirate.lab.bench.shapes import Case, Shapes, elements, shrunk
 from multirate.lab.bench.traffic import COPY_BYTES, NUMBER, READ_BYTES
 
-LARGE = 1 << 26
-"""From so many elements on a step is long enough for half of the rounds."""
+LARGE, MANY = 1 << 26, 5_000
+"""From so many elements, or tensors, on a step takes so long that half of the rounds have to do."""
 GROUP_BYTES = 10 << 30
 """What parameters, gradients and state of the optimizers measured together may take."""
 
@@ -131,9 +131,12 @@ def run_case(
     if not able:
         return None
     measured = []
-    own = math.ceil(rounds / 2) if elements(shapes) >= LARGE else rounds
+    long = elements(shapes) >= LARGE or len(shapes) >= MANY
+    own = math.ceil(rounds / 2) if long else rounds
+    # Following what thousands of tensors allocate takes longer than all their steps, and they are small.
+    with_peak = len(shapes) < MANY
     for group in groups_of(able, elements(shapes)):
-        measured.append(measure(group, shapes, rounds=own, device=device, copied=copied, with_peak=True))
+        measured.append(measure(group, shapes, rounds=own, device=device, copied=copied, with_peak=with_peak))
         on_group()
     host = None
     if device.type == "cpu" and shrunk(shapes) != shapes:
