@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from multirate.lab.bench import Timing, rows
 from multirate.lab.judging.comparisons import Comparison, p_text
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.reporting.claims import HEADINGS, ClaimRow
@@ -123,19 +122,19 @@ def claims_table(claims: Sequence[ClaimRow]) -> Table:
     return table
 
 
-def timing_table(timings: Sequence[Timing]) -> Table:
-    """Return the table of step times."""
-    lines = rows(timings)
-    table = Table(
-        title="Time of one step",
-        title_justify="left",
-        caption="ratio: to the faster of torch Adam's loop and foreach paths",
-        caption_justify="left",
-    )
-    for heading in lines[0]:
-        table.add_column(heading, justify="left" if heading == "optimizer" else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*(escape(cell) for cell in line.values()))
+def text_table(title: str, rows: Sequence[Mapping[str, str]], text_columns: int = 1) -> Table:
+    """Return rows as a table.
+
+    Args:
+        title: What stands above.
+        rows: Cells by heading; the headings are those of the first row.
+        text_columns: How many columns, from the left, hold text; the others are numbers, set to the right.
+    """
+    table = Table(title=escape(title), title_justify="left")
+    for index, heading in enumerate(rows[0]):
+        table.add_column(heading, justify="left" if index < text_columns else "right", no_wrap=index >= text_columns)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row.values()))
     return table
 
 

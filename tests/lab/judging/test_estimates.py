@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm, sem
 
-from multirate.lab.judging.estimates import Estimate, bootstrap_interval, estimate
+from multirate.lab.judging.estimates import Estimate, bootstrap_interval, estimate, median_interval
 
 FIRST = [0.3, 0.1, 0.4, 0.15]
 SECOND = [0.5, 0.9, 0.6, 2.0]
@@ -109,3 +109,15 @@ def test_options_out_of_range_are_refused():
         bootstrap_interval(FIRST, SECOND, confidence=1.0)
     with pytest.raises(ValueError, match="resamples=0"):
         bootstrap_interval(FIRST, SECOND, resamples=0)
+
+
+def test_the_interval_of_a_median_is_between_ranks():
+    assert median_interval([3.0, 1.0, 2.0, 6.0, 5.0]) is None  # 1 - 2 / 2⁵ is not enough
+    assert median_interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]) == (1.0, 6.0)
+    # 10 values: 1 - 2 · 11 / 1024 = 97.9 % between the second ones, 89 % between the third.
+    assert median_interval([float(value) for value in range(10)]) == (1.0, 8.0)
+    assert median_interval([float(value) for value in range(10)], confidence=0.85) == (2.0, 7.0)
+    with pytest.raises(ValueError, match="confidence"):
+        median_interval([1.0], confidence=1.0)
+    with pytest.raises(ValueError, match="not finite"):
+        median_interval([1.0, math.inf])

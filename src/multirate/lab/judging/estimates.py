@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import bootstrap
+from scipy.stats import binom, bootstrap
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,30 @@ def bootstrap_interval(
             )  # fmt: skip
             ends = _ends(percentiles)
     return ends
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return an interval of the median that asks nothing of the distribution: two of the sorted values.
+
+    Between the k-th smallest and the k-th largest of n independent values the median lies with probability
+    `1 - 2 P(B < k)`, B binomial of n tries with chance ½; k is the largest that leaves the confidence.
+
+    Args:
+        values: Independent measurements.
+        confidence: Share of intervals that should cover the true median, between 0 and 1.
+
+    Returns:
+        The lower and the upper end; None where even the whole range covers it too rarely, for 95 % below six values.
+
+    Raises:
+        ValueError: If a value is infinite or not a number, or if `confidence` is out of range.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} is not between 0 and 1: give a share such as 0.95")
+    _require_finite(values)
+    ordered, count = sorted(values), len(values)
+    ranks = [k for k in range(1, count // 2 + 1) if 1 - 2 * float(binom.cdf(k - 1, count, 0.5)) >= confidence]
+    return (ordered[ranks[-1] - 1], ordered[-ranks[-1]]) if ranks else None
 
 
 def _difference(values: Any, baseline: Any, axis: int) -> Any:

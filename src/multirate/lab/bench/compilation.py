@@ -1,0 +1,79 @@
+"""What compiling costs: the first step in a process of its own, against the next ones."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from multirate.lab.bench.candidates import CANDIDATES, Candidate
+from multirate.lab.bench.clocks import clock_for
+from multirate.lab.bench.measuring import Contestant, Gradients
+from multirate.lab.bench.shapes import Shapes
+
+SHAPES: Shapes = {"first.weight": (32, 16), "first.bias": (32,), "norm.weight": (32,)}
+LATER = 5
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """The first step of an optimizer in a new process.
+
+    Attributes:
+        name: Its name among the candidates.
+        first: Its time, in seconds.
+        later: Times of the next ones.
+        error: What went wrong, if it did; then there are no times.
+    """
+
+    name: str
+    first: float = 0.0
+    later: tuple[float, ...] = ()
+    error: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How much longer the first step took."""
+        return self.first - statistics.median(self.later)
+
+
+def compilations(candidates: Sequence[Candidate], device: torch.device, *, apart: bool = True) -> list[Compilation]:
+    """Time the first steps of the candidates that compile.
+
+    Args:
+        candidates: What may be measured.
+        device: Where to.
+        apart: Give each a new process, so that nothing is compiled already.
+    """
+    return [
+        _in_new_process(candidate.name, device) if apart else first_step(candidate.name, str(device))
+        for candidate in candidates
+        if candidate.compiles
+    ]
+
+
+def first_step(name: str, device: str) -> Compilation:
+    """Time the first step and some more on three small tensors, here; an error is part of what is returned."""
+    place = torch.device(device)
+    start = {each: torch.full(shape, 0.1, device=place) for each, shape in SHAPES.items()}
+    gradients, clock = Gradients(SHAPES, place), clock_for(place)
+    # What torch itself sets up in a first step is nobody's compilation.
+    settled = Contestant(CANDIDATES["adamw-foreach"], start, gradients)
+    settled.step(1.0, clock)
+    try:
+        contestant = Contestant(CANDIDATES[name], start, gradients)
+        for _ in range(1 + LATER):
+            contestant.step(1.0, clock)
+    except Exception as error:  # someone else's code, and a compiler that may be missing
+        return Compilation(name, error=f"{type(error).__name__}: {error}")
+    measured = contestant.measured(1, place, with_peak=False)
+    return Compilation(name, measured.first, measured.seconds)
+
+
+def _in_new_process(name: str, device: torch.device) -> Compilation:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(first_step, name, str(device)).result()
