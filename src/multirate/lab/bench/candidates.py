@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multirate.lab.bench import traffic
 from multirate.lab.bench.traffic import Traffic
@@ -73,13 +73,14 @@ def _own(
 def _cam_hd(name: str, levels: Sequence[str], moved: Traffic = traffic.CAM_HD, **options: Setting) -> Candidate:
     """AdamCAMHD with levels, and further options for a variant of it."""
     told = "".join(f", {option}={value}" for option, value in options.items())
-    return _own(
+    found = _own(
         name,
         "multirate:AdamCAMHD",
         f"AdamCAMHD, {' + '.join(levels)}{told}",
         moved,
         {"levels": tuple(levels), **options},
     )
+    return replace(found, in_growth=not options, in_steps="in_backward" not in options)
 
 
 CANDIDATES: Registry[Candidate] = Registry(
@@ -92,6 +93,9 @@ CANDIDATES: Registry[Candidate] = Registry(
         _cam_hd("cam-hd-layer", ("global", "layer")),
         _cam_hd("cam-hd-unit", ("global", "unit")),
         _cam_hd("cam-hd-parameter", ("global", "parameter"), traffic.CAM_HD_ELEMENTWISE),
+        _cam_hd("cam-hd-late", ("global", "layer"), traffic.CAM_HD_LATE, late=True),
+        _cam_hd("cam-hd-gathered", ("global", "layer"), in_backward=True),
+        _cam_hd("cam-hd-in-backward", ("global", "layer"), traffic.CAM_HD_LATE, late=True, in_backward=True),
         _own("adamw-self", "multirate:AdamW", "AdamW, self-tuning, global + layer", traffic.SELF_TUNING),
         Candidate(
             "prodigy", "prodigyopt:Prodigy", "Prodigy (prodigyopt)", "Mishchenko & Defazio 2024, arXiv 2306.06101",

@@ -12,7 +12,7 @@ from multirate.lab.bench.steps import CaseRounds, Timing, timings
 from multirate.lab.bench.training import Overhead, TrainingTiming, overhead
 from multirate.lab.variants import Settings
 
-FUSED, FOREACH, CAM_HD = "adamw-fused", "adamw-foreach", "cam-hd-layer"
+FUSED, FOREACH, CAM_HD, LATE = "adamw-fused", "adamw-foreach", "cam-hd-layer", "cam-hd-late"
 ON_ADAM = ("multirate:AdamHD", "multirate:AdamCAMHD")
 
 
@@ -139,6 +139,7 @@ def _levels(settings: Settings) -> tuple[object, ...]:
 
 GOALS = (
     Goal("AdamCAMHD, global + layer, to fused AdamW", {"cpu": 1.5, "cuda": 1.35}, _against_fused(CAM_HD)),
+    Goal("the same with rates a step late, to fused AdamW", {"cpu": 1.5, "cuda": 1.35}, _against_fused(LATE)),
     Goal("AdamCAMHD, global + unit, to fused AdamW", {"cpu": 1.6, "cuda": 1.45}, _against_fused("cam-hd-unit")),
     Goal(
         "AdamCAMHD, global + parameter, to fused AdamW", {"cpu": 2.0, "cuda": 1.9}, _against_fused("cam-hd-parameter")

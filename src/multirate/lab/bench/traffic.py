@@ -12,6 +12,7 @@ Adam, AdamW                       θ g m v                                     �
 AdamHD, CAM-HD on Adam            g m v to measure (the last direction is     θ m v                        40
                                   rebuilt from m and v), then θ g m v
 ... with a rate of every element  the same, and the rate                      θ m v and the rate           48
+... with rates a step late        g to look (is it finite), then θ g m v      θ m v                        32
 self-tuning AdamW                 g v to look (is g finite, how long is the   θ v z                        40
                                   direction), then θ g v z and the beginning
 Prodigy                           θ g m v s and the beginning                 θ m v s                      40
@@ -61,6 +62,7 @@ class Traffic:
 ADAM = Traffic(reads=4, writes=3, state=2)
 CAM_HD = ADAM.also(reads=3)
 CAM_HD_ELEMENTWISE = CAM_HD.also(reads=1, writes=1, state=1)
+CAM_HD_LATE = ADAM.also(reads=1)
 SELF_TUNING = Traffic(reads=2 + 5, writes=3, state=3)
 PRODIGY = Traffic(reads=6, writes=4, state=4)
 D_ADAPTATION = Traffic(reads=5, writes=4, state=3)
