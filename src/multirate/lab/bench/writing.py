@@ -120,8 +120,8 @@ _TRAINING = (
 
 def _how(speed: Speed) -> str:
     return (
-        f"Float32; fixed random gradients at a scale drawn anew in every round. {speed.rounds} rounds count (half of "
-        f"them for more than 67 million elements or 5,000 tensors), after {WARM_UPS} warm-ups; a round times one step "
+        f"Float32; fixed random gradients at a scale drawn anew in every round. Rounds that count: {speed.rounds} "
+        f"(half for more than 67 million elements or 5,000 tensors), after {WARM_UPS} warm-ups; a round times one step "
         "of each optimizer, and copying and reading a large tensor, in an order drawn anew. Where all do not fit into "
         "memory together they are measured in groups that each contain every AdamW. [How to read "
         "this](../../docs/performance.md).\n"

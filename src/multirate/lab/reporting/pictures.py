@@ -86,8 +86,9 @@ def _frame(chart: Chart, columns: int, rows: int) -> tuple[Figure, float]:
     Room is reckoned, not measured: laying out twenty panels by measuring them takes longer than drawing them.
     """
     maps = chart.panels[0].heat is not None
-    left = 1.35 if maps else 2.1 if chart.panels[0].bars else 0.75
-    right, across, below = (0.95 if maps else 0.12), (0.16 if chart.one_scale else 0.7), 0.72
+    names = 2.1 if chart.panels[0].bars else None
+    left = 1.35 if maps else names or 0.75
+    right, across, below = (0.95 if maps else 0.12), (0.16 if chart.one_scale else names or 0.7), 0.72
     bottom = 0.55 + 0.22 * _legend_rows(chart)
     panel = _panel_width(columns)
     width = left + right + columns * panel + (columns - 1) * across
