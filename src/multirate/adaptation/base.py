@@ -47,7 +47,7 @@ class Measurement:
         """1 for each node of which something was measured in this live step, else 0."""
         counts = self.counts[level]
         if isinstance(counts, TensorList):
-            return counts.clamp(0.0, 1.0) * self.live
+            return counts.clamp(0.0, 1.0).mul(self.live)  # the operator breaks the graph of torch.compile
         return counts.clamp(0.0, 1.0).ceil() * self.live
 
 

@@ -47,21 +47,21 @@ def test_peers_are_those_that_adapt_their_rate():
             "vit", {"adamw-fused": 1.0, "cam-hd-layer": 2.0, "prodigy": 4.0, "d-adapt-adam": 2.9, "schedule-free": 1.0}
         )
     ]
-    found = row(cases, 4)
+    found = row(cases, 5)
     assert (found["where"], found["measured"], found["verdict"]) == ("d-adapt-adam, vit", "1.45 ×", "missed")
 
 
 def test_the_share_is_that_of_the_slowest_of_ours_on_the_flat_tensor():
     # 28 and 40 bytes times 1000 elements; 8 GB/s copied.
     flat = case("flat", {"adamw-fused": 1e-5, "cam-hd-layer": 5.1e-6, "adam-hd": 6.25e-6}, is_model=False)
-    found = row([flat], 6)
+    found = row([flat], 7)
     assert (found["where"], found["aim"], found["measured"]) == ("adam-hd", "≥ 75.0 %", "80.0 %")
     assert found["verdict"] == "met"
 
 
 def test_tiny_tensors_are_held_against_foreach():
     tiny = case("tiny", {"adamw-foreach": 1.0, "adamw-fused": 0.1, "cam-hd-layer": 1.2}, is_model=False)
-    assert row([tiny], 7)["measured"] == "1.20 ×"
+    assert row([tiny], 8)["measured"] == "1.20 ×"
 
 
 def test_training_and_extra_bytes():
@@ -69,17 +69,17 @@ def test_training_and_extra_bytes():
         TrainingTiming("gpt", "adamw-fused", 1, (1.0, 1.0, 1.0), ()),
         TrainingTiming("gpt", "cam-hd-layer", 1, (1.019, 1.019, 1.05), ()),
     ]
-    found = row([], 8, training)
+    found = row([], 9, training)
     assert (found["aim"], found["measured"], found["verdict"]) == ("≤ 3.0 %", "1.9 %", "met")
-    assert row([], 8, training, "cuda")["verdict"] == "met"
+    assert row([], 9, training, "cuda")["verdict"] == "met"
     seven = [
         TrainingTiming("gpt", "adamw-fused", 1, (1.0,) * 7, ()),
         TrainingTiming("gpt", "cam-hd-layer", 1, (0.99, 1.0, 1.01, 1.02, 1.03, 1.04, 1.05), ()),
     ]
-    assert row([], 8, seven)["where"] == "gpt, 95 % interval -1.0 to +5.0 %"
-    rows_of = {state: row([case("vit", {"cam-hd-unit": 1.0}, state=state)], 9) for state in (8010, 12000)}
+    assert row([], 9, seven)["where"] == "gpt, 95 % interval -1.0 to +5.0 %"
+    rows_of = {state: row([case("vit", {"cam-hd-unit": 1.0}, state=state)], 10) for state in (8010, 12000)}
     assert (rows_of[8010]["measured"], rows_of[8010]["verdict"]) == ("0.01", "met")
-    elementwise = row([case("vit", {"cam-hd-parameter": 1.0}, state=12000)], 9)
+    elementwise = row([case("vit", {"cam-hd-parameter": 1.0}, state=12000)], 10)
     assert elementwise["where"] == "not measured"
     assert (rows_of[12000]["measured"], rows_of[12000]["verdict"]) == ("4.00", "missed")
 
