@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from tests.test_kernels import ADAPTATIONS, RULES, TOLERANCE, agree, gradients, parameters
+from tests.test_state_dtype import CASES, a_model, follow, give_gradients, same_bits
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -225,6 +226,26 @@ def test_cells_of_every_shape(levels: tuple[str, ...], chunk: int, monkeypatch: 
         agree(named, pair, torch.float32, "+".join(levels))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["SGDHD", "AdamHD", "AdamW", "Lion"])
+def test_state_is_rounded_at_random_to_the_same_bits(name: str, dtype: torch.dtype, launches: list[Any]) -> None:
+    models = [a_model(dtype).to(DEVICE) for _ in range(2)]
+    pair = [
+        getattr(multirate, name)(model, foreach=foreach, state_dtype=torch.bfloat16, **CASES[name])
+        for model, foreach in zip(models, (False, None), strict=True)
+    ]
+    for step in range(10):
+        give_gradients(models, step)
+        if step == 4:
+            for model in models:
+                next(model.parameters()).grad[0, 0, 0, 0] = torch.nan
+        for optimizer in pair:
+            optimizer.step()
+        same_bits(models, pair)
+        follow(models, pair)
+    assert launches
+
+
 def test_sums_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_CHUNK", 128)
     found = []
@@ -247,7 +268,7 @@ def test_scattered_tensors_go_elsewhere(used: list[Any]) -> None:
 # -- what is done once -----------------------------------------------------------------------------------------------
 
 
-def a_model(layers: int = 3) -> tuple[list[nn.Parameter], multirate.MultiRate]:
+def weights(layers: int = 3) -> tuple[list[nn.Parameter], multirate.MultiRate]:
     params = [nn.Parameter(torch.ones(4, 3, device=DEVICE)) for _ in range(layers)]
     named = [(f"{i}.weight", p) for i, p in enumerate(params)]
     for parameter in params:
@@ -274,7 +295,7 @@ def test_addresses_are_uploaded_only_when_one_changed(monkeypatch: pytest.Monkey
     uploads: list[Any] = []
     place = cuda._placed
     monkeypatch.setattr(cuda, "_placed", lambda values, *rest: uploads.append(values) or place(values, *rest))
-    params, optimizer = a_model()
+    params, optimizer = weights()
     optimizer.step()
     uploads.clear()
     optimizer.step()
@@ -358,7 +379,7 @@ def test_without_triton_the_other_kernels_serve(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setitem(sys.modules, "triton.language", None)
     monkeypatch.setattr(compiled.cpu, "available", lambda: False)
     try:
-        _, optimizer = a_model()
+        _, optimizer = weights()
         optimizer.step()
         assert compiled not in used
     finally:
@@ -372,7 +393,7 @@ def test_the_cpu_is_never_chosen_by_itself(monkeypatch: pytest.MonkeyPatch, laun
 
 
 def test_tracing_goes_elsewhere(used: list[Any]) -> None:
-    _, optimizer = a_model()
+    _, optimizer = weights()
     torch.compile(optimizer.step, backend="eager")()
     assert compiled not in used
 
@@ -488,7 +509,7 @@ def test_a_captured_step_is_an_ordinary_one(name: str, own_gradients: bool) -> N
 
 @ON_GPU
 def test_an_eager_step_does_not_disturb_a_captured_one() -> None:
-    params, optimizer = a_model()
+    params, optimizer = weights()
     optimizer.step()
     own = [p.grad for p in params]
     graph = torch.cuda.CUDAGraph()

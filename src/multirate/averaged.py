@@ -73,6 +73,8 @@ class Averaged(MultiRate):
         transition: Transition to a fixed rate, or its rate r.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
+        state_dtype: ``torch.bfloat16`` keeps the rule's buffers in half the memory, see :class:`multirate.MultiRate`;
+            iterate, beginning and average stay in full precision.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -92,6 +94,7 @@ class Averaged(MultiRate):
         transition: Transition | float | None = None,
         maximize: bool = False,
         foreach: bool | None = None,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         self.place = Place()
         self._rests_at_average = self._attached = False
@@ -106,6 +109,7 @@ class Averaged(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
         self._attach(modules)
 
@@ -357,6 +361,7 @@ class Averaged(MultiRate):
         shares = self._columns(weight / memory["average_weight"])
         schedule = schedule * live
         rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
+        self._seed(batches)
         found = [
             batch.kernel.advance(
                 batch,

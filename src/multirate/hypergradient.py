@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
+import torch
 from torch import Tensor
 
 from multirate import rules
@@ -39,6 +40,7 @@ class SGDHD(MultiRate):
         reduction: ``"sum"`` or ``"mean"`` of the agreement over a node.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -71,6 +73,7 @@ class SGDHD(MultiRate):
         reduction: str = "sum",
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -81,6 +84,7 @@ class SGDHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -102,6 +106,7 @@ class SGDNHD(MultiRate):
         reduction: ``"sum"`` or ``"mean"`` of the agreement over a node.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -134,6 +139,7 @@ class SGDNHD(MultiRate):
         reduction: str = "sum",
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -144,6 +150,7 @@ class SGDNHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -167,6 +174,7 @@ class AdamHD(MultiRate):
         reduction: ``"sum"`` or ``"mean"`` of the agreement over a node.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -201,6 +209,7 @@ class AdamHD(MultiRate):
         reduction: str = "sum",
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -217,6 +226,7 @@ class AdamHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -241,6 +251,7 @@ class SGDCAMHD(MultiRate):
         normalization: ``"clip"`` or ``"softmax"``, how weights stay a convex combination.
         weight_level: ``"global"`` for shared weights, ``"layer"`` for weights of every layer (then one of ``levels``).
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -278,6 +289,7 @@ class SGDCAMHD(MultiRate):
         normalization: str = "clip",
         weight_level: str = "global",
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -288,6 +300,7 @@ class SGDCAMHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -312,6 +325,7 @@ class SGDNCAMHD(MultiRate):
         normalization: ``"clip"`` or ``"softmax"``, how weights stay a convex combination.
         weight_level: ``"global"`` for shared weights, ``"layer"`` for weights of every layer (then one of ``levels``).
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -349,6 +363,7 @@ class SGDNCAMHD(MultiRate):
         normalization: str = "clip",
         weight_level: str = "global",
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -359,6 +374,7 @@ class SGDNCAMHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -385,6 +401,7 @@ class AdamCAMHD(MultiRate):
         normalization: ``"clip"`` or ``"softmax"``, how weights stay a convex combination.
         weight_level: ``"global"`` for shared weights, ``"layer"`` for weights of every layer (then one of ``levels``).
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -424,6 +441,7 @@ class AdamCAMHD(MultiRate):
         normalization: str = "clip",
         weight_level: str = "global",
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -440,6 +458,7 @@ class AdamCAMHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -468,6 +487,7 @@ class AdaBoundCAMHD(MultiRate):
         normalization: ``"clip"`` or ``"softmax"``, how weights stay a convex combination.
         weight_level: ``"global"`` for shared weights, ``"layer"`` for weights of every layer (then one of ``levels``).
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -509,6 +529,7 @@ class AdaBoundCAMHD(MultiRate):
         normalization: str = "clip",
         weight_level: str = "global",
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -528,4 +549,5 @@ class AdaBoundCAMHD(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
+import torch
 from torch import Tensor
 
 from multirate import rules
@@ -126,6 +127,7 @@ class Adam(Averaged):
             (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -157,6 +159,7 @@ class Adam(Averaged):
         hyper_lr: float | Mapping[str, float] | None = None,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -173,6 +176,7 @@ class Adam(Averaged):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -200,6 +204,7 @@ class AdamW(Averaged):
             (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -230,6 +235,7 @@ class AdamW(Averaged):
         hyper_lr: float | Mapping[str, float] | None = None,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -242,6 +248,7 @@ class AdamW(Averaged):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -269,6 +276,7 @@ class RMSprop(Averaged):
             (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -300,6 +308,7 @@ class RMSprop(Averaged):
         hyper_lr: float | Mapping[str, float] | None = None,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -312,6 +321,7 @@ class RMSprop(Averaged):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -335,6 +345,7 @@ class Adagrad(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -365,6 +376,7 @@ class Adagrad(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -380,6 +392,7 @@ class Adagrad(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -404,6 +417,7 @@ class RAdam(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -435,6 +449,7 @@ class RAdam(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -447,6 +462,7 @@ class RAdam(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -472,6 +488,7 @@ class NAdam(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -504,6 +521,7 @@ class NAdam(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -520,6 +538,7 @@ class NAdam(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -546,6 +565,7 @@ class AdaBound(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -579,6 +599,7 @@ class AdaBound(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -597,6 +618,7 @@ class AdaBound(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -618,6 +640,7 @@ class Lion(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -646,6 +669,7 @@ class Lion(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -656,4 +680,5 @@ class Lion(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )

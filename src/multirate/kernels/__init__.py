@@ -6,7 +6,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from multirate.kernels import compiled, foreach, fused, reference
+from multirate.kernels import compiled, foreach, fused, reference, rounding
 from multirate.kernels.batch import (
     ANCHOR,
     AVERAGE,
@@ -62,4 +62,5 @@ __all__ = [
     "arithmetic_dtype",
     "candidates",
     "choose",
+    "rounding",
 ]

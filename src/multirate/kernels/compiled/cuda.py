@@ -75,6 +75,7 @@ class Kernel:
         names = [*program.arrays, *(f"element{k}" for k in range(len(program.elements)))]
         self.arrays = {name: stored.get(name, dtype) for name in names}
         self._dtype = dtype
+        self._arguments = arguments(program, self.arrays)
         self._source = source(program, self.arrays, dtype)
 
     def __call__(
@@ -112,13 +113,16 @@ class Kernel:
         if self.program.calls:
             values_of_calls = tuple(self.program.call_values(numbers))
             given["calls"] = _remembered(batch, (self, batch.start), values_of_calls, self._dtype)
+        if "seeds" in self._arguments:
+            assert batch.seeds is not None
+            given["seeds"] = vector(batch.seeds, batch.plans)
         with _on(device):
             for part in plan.parts:
                 given["items"] = part.items
                 _launch(
                     self._source,
                     (len(part.items),),
-                    [given[name] for name in arguments(self.program)],
+                    [given[name] for name in self._arguments],
                     COLUMNS=part.columns,
                     ROWS=part.rows,
                     COLS=part.cols,
