@@ -403,7 +403,7 @@ def test_what_is_interpreted_compiles_too(monkeypatch: pytest.MonkeyPatch) -> No
     """The interpreter takes more than the compiler does, which needs no GPU up to the machine code."""
     sources = {}
     launch = cuda._launch
-    pointers = {torch.int64: "*i64", torch.float32: "*fp32", torch.float64: "*fp64"}
+    pointers = {torch.int32: "*i32", torch.int64: "*i64", torch.float32: "*fp32", torch.float64: "*fp64"}
 
     def noted(text: str, grid: tuple[int, ...], tensors: Any, **sizes: Any) -> None:
         sources[text] = [text, [pointers[t.dtype] for t in tensors], sizes]
@@ -414,6 +414,7 @@ def test_what_is_interpreted_compiles_too(monkeypatch: pytest.MonkeyPatch) -> No
         weight = nn.Parameter(torch.ones(8, 4, dtype=dtype, device=DEVICE))
         for optimizer in (
             multirate.AdamW([("a.weight", weight)], levels=("global", "unit")),
+            multirate.AdamHD([weight], state_dtype=torch.bfloat16),
             multirate.MultiRate([("a.weight", weight)], rule=rules.Lion(), adaptation=adaptation.CAMHD()),
         ):
             weight.grad = torch.ones_like(weight)
@@ -424,7 +425,7 @@ def test_what_is_interpreted_compiles_too(monkeypatch: pytest.MonkeyPatch) -> No
         script, input=json.dumps([*sources.values()]), env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) == len(sources) >= 7
+    assert int(done.stdout) == len(sources) >= 9
 
 
 COMPILE = """
