@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from tests.test_kernels import ADAPTATIONS, RULES, TOLERANCE, agree, gradients, parameters
+from tests.test_state_dtype import CASES, a_model, follow, give_gradients, same_bits
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -102,8 +103,14 @@ def test_rules_agree(rule: str, launches: list[Any]) -> None:
     assert launches
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("chosen", ["camhd unit", "camhd parameter", "log rates"])
+@pytest.mark.parametrize(
+    ("chosen", "dtype"),
+    [
+        *(("camhd unit", dtype) for dtype in TOLERANCE),
+        *(("camhd parameter", dtype) for dtype in (torch.float32, torch.bfloat16, torch.complex64)),
+    ],
+    ids=str,
+)
 def test_types_agree(chosen: str, dtype: torch.dtype, launches: list[Any]) -> None:
     run_both(RULES["decoupled amsgrad"], *ADAPTATIONS[chosen], dtype)
     assert bool(launches) is not (dtype is torch.complex64 and "parameter" in chosen)
@@ -243,7 +250,7 @@ def test_cells_of_every_shape(levels: tuple[str, ...], chunk: int, monkeypatch: 
         multirate.MultiRate(m, levels=levels, adaptation=adaptation.CAMHD(), foreach=f)
         for m, f in zip(models, (False, None), strict=True)
     ]
-    for _ in range(3):
+    for _ in range(2):
         for p, q in zip(*(m.parameters() for m in models), strict=True):
             p.grad = torch.randn_like(p) + 0.5
             q.grad = p.grad
@@ -251,6 +258,26 @@ def test_cells_of_every_shape(levels: tuple[str, ...], chunk: int, monkeypatch: 
             optimizer.step()
         named = [list(m.named_parameters()) for m in models]
         agree(named, pair, torch.float32, "+".join(levels))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["SGDHD", "AdamHD", "AdamW", "Lion"])
+def test_state_is_rounded_at_random_to_the_same_bits(name: str, dtype: torch.dtype, launches: list[Any]) -> None:
+    models = [a_model(dtype).to(DEVICE) for _ in range(2)]
+    pair = [
+        getattr(multirate, name)(model, foreach=foreach, state_dtype=torch.bfloat16, **CASES[name])
+        for model, foreach in zip(models, (False, None), strict=True)
+    ]
+    for step in range(10):
+        give_gradients(models, step)
+        if step == 4:
+            for model in models:
+                next(model.parameters()).grad[0, 0, 0, 0] = torch.nan
+        for optimizer in pair:
+            optimizer.step()
+        same_bits(models, pair)
+        follow(models, pair)
+    assert launches
 
 
 def test_sums_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +302,7 @@ def test_scattered_tensors_go_elsewhere(used: list[Any]) -> None:
 # -- what is done once -----------------------------------------------------------------------------------------------
 
 
-def a_model(layers: int = 3) -> tuple[list[nn.Parameter], multirate.MultiRate]:
+def weights(layers: int = 3) -> tuple[list[nn.Parameter], multirate.MultiRate]:
     params = [nn.Parameter(torch.ones(4, 3, device=DEVICE)) for _ in range(layers)]
     named = [(f"{i}.weight", p) for i, p in enumerate(params)]
     for parameter in params:
@@ -302,7 +329,7 @@ def test_addresses_are_uploaded_only_when_one_changed(monkeypatch: pytest.Monkey
     uploads: list[Any] = []
     place = cuda._placed
     monkeypatch.setattr(cuda, "_placed", lambda values, *rest: uploads.append(values) or place(values, *rest))
-    params, optimizer = a_model()
+    params, optimizer = weights()
     optimizer.step()
     uploads.clear()
     optimizer.step()
@@ -386,7 +413,7 @@ def test_without_triton_the_other_kernels_serve(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setitem(sys.modules, "triton.language", None)
     monkeypatch.setattr(compiled.cpu, "available", lambda: False)
     try:
-        _, optimizer = a_model()
+        _, optimizer = weights()
         optimizer.step()
         assert compiled not in used
     finally:
@@ -400,7 +427,7 @@ def test_the_cpu_is_never_chosen_by_itself(monkeypatch: pytest.MonkeyPatch, laun
 
 
 def test_tracing_goes_elsewhere(used: list[Any]) -> None:
-    _, optimizer = a_model()
+    _, optimizer = weights()
     torch.compile(optimizer.step, backend="eager")()
     assert compiled not in used
 
@@ -410,7 +437,7 @@ def test_what_is_interpreted_compiles_too(monkeypatch: pytest.MonkeyPatch) -> No
     """The interpreter takes more than the compiler does, which needs no GPU up to the machine code."""
     sources = {}
     launch = cuda._launch
-    pointers = {torch.int64: "*i64", torch.float32: "*fp32", torch.float64: "*fp64"}
+    pointers = {torch.int32: "*i32", torch.int64: "*i64", torch.float32: "*fp32", torch.float64: "*fp64"}
 
     def noted(text: str, grid: tuple[int, ...], tensors: Any, **sizes: Any) -> None:
         sources[text] = [text, [pointers[t.dtype] for t in tensors], sizes]
@@ -421,6 +448,7 @@ def test_what_is_interpreted_compiles_too(monkeypatch: pytest.MonkeyPatch) -> No
         weight = nn.Parameter(torch.ones(8, 4, dtype=dtype, device=DEVICE))
         for optimizer in (
             multirate.AdamW([("a.weight", weight)], levels=("global", "unit")),
+            multirate.AdamHD([weight], state_dtype=torch.bfloat16),
             multirate.MultiRate([("a.weight", weight)], rule=rules.Lion(), adaptation=adaptation.CAMHD()),
         ):
             weight.grad = torch.ones_like(weight)
@@ -431,7 +459,7 @@ def test_what_is_interpreted_compiles_too(monkeypatch: pytest.MonkeyPatch) -> No
         script, input=json.dumps([*sources.values()]), env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) == len(sources) >= 7
+    assert int(done.stdout) == len(sources) >= 9
 
 
 COMPILE = """
@@ -516,7 +544,7 @@ def test_a_captured_step_is_an_ordinary_one(name: str, own_gradients: bool) -> N
 
 @ON_GPU
 def test_an_eager_step_does_not_disturb_a_captured_one() -> None:
-    params, optimizer = a_model()
+    params, optimizer = weights()
     optimizer.step()
     own = [p.grad for p in params]
     graph = torch.cuda.CUDAGraph()

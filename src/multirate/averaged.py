@@ -77,6 +77,8 @@ class Averaged(MultiRate):
         foreach: ``False`` runs the for-loop reference.
         in_backward: Move each parameter while ``backward`` goes on, and free its gradient, see
             :mod:`multirate.in_backward`.
+        state_dtype: ``torch.bfloat16`` keeps the rule's buffers in half the memory, see :class:`multirate.MultiRate`;
+            iterate, beginning and average stay in full precision.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -97,6 +99,7 @@ class Averaged(MultiRate):
         maximize: bool = False,
         foreach: bool | None = None,
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         self.place = Place()
         self._rests_at_average = self._attached = False
@@ -112,6 +115,7 @@ class Averaged(MultiRate):
             maximize=maximize,
             foreach=foreach,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
         self._attach(modules)
 
@@ -380,6 +384,7 @@ class Averaged(MultiRate):
         shares = self._columns(weight / memory["average_weight"])
         schedule = schedule * live
         rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
+        self._seed(batches)
         found = [
             batch.kernel.advance(
                 batch,

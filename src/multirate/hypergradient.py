@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
+import torch
 from torch import Tensor
 
 from multirate import rules
@@ -41,6 +42,7 @@ class SGDHD(MultiRate):
         reduction: ``"sum"`` or ``"mean"`` of the agreement over a node.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -75,6 +77,7 @@ class SGDHD(MultiRate):
         bounds: tuple[float, float] = (0.0, inf),
         late: bool = False,
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -87,6 +90,7 @@ class SGDHD(MultiRate):
             foreach=foreach,
             late=late,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
 
 
@@ -110,6 +114,7 @@ class SGDNHD(MultiRate):
         reduction: ``"sum"`` or ``"mean"`` of the agreement over a node.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -144,6 +149,7 @@ class SGDNHD(MultiRate):
         bounds: tuple[float, float] = (0.0, inf),
         late: bool = False,
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -156,6 +162,7 @@ class SGDNHD(MultiRate):
             foreach=foreach,
             late=late,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
 
 
@@ -181,6 +188,7 @@ class AdamHD(MultiRate):
         reduction: ``"sum"`` or ``"mean"`` of the agreement over a node.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -217,6 +225,7 @@ class AdamHD(MultiRate):
         bounds: tuple[float, float] = (0.0, inf),
         late: bool = False,
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -235,6 +244,7 @@ class AdamHD(MultiRate):
             foreach=foreach,
             late=late,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
 
 
@@ -261,6 +271,7 @@ class SGDCAMHD(MultiRate):
         normalization: ``"clip"`` or ``"softmax"``, how weights stay a convex combination.
         weight_level: ``"global"`` for shared weights, ``"layer"`` for weights of every layer (then one of ``levels``).
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -300,6 +311,7 @@ class SGDCAMHD(MultiRate):
         bounds: tuple[float, float] = (0.0, inf),
         late: bool = False,
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -312,6 +324,7 @@ class SGDCAMHD(MultiRate):
             foreach=foreach,
             late=late,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
 
 
@@ -338,6 +351,7 @@ class SGDNCAMHD(MultiRate):
         normalization: ``"clip"`` or ``"softmax"``, how weights stay a convex combination.
         weight_level: ``"global"`` for shared weights, ``"layer"`` for weights of every layer (then one of ``levels``).
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -377,6 +391,7 @@ class SGDNCAMHD(MultiRate):
         bounds: tuple[float, float] = (0.0, inf),
         late: bool = False,
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -389,6 +404,7 @@ class SGDNCAMHD(MultiRate):
             foreach=foreach,
             late=late,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
 
 
@@ -417,6 +433,7 @@ class AdamCAMHD(MultiRate):
         normalization: ``"clip"`` or ``"softmax"``, how weights stay a convex combination.
         weight_level: ``"global"`` for shared weights, ``"layer"`` for weights of every layer (then one of ``levels``).
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -458,6 +475,7 @@ class AdamCAMHD(MultiRate):
         bounds: tuple[float, float] = (0.0, inf),
         late: bool = False,
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -476,6 +494,7 @@ class AdamCAMHD(MultiRate):
             foreach=foreach,
             late=late,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
 
 
@@ -506,6 +525,7 @@ class AdaBoundCAMHD(MultiRate):
         normalization: ``"clip"`` or ``"softmax"``, how weights stay a convex combination.
         weight_level: ``"global"`` for shared weights, ``"layer"`` for weights of every layer (then one of ``levels``).
         bounds: Smallest and largest rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -549,6 +569,7 @@ class AdaBoundCAMHD(MultiRate):
         bounds: tuple[float, float] = (0.0, inf),
         late: bool = False,
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -570,4 +591,5 @@ class AdaBoundCAMHD(MultiRate):
             foreach=foreach,
             late=late,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )

@@ -15,7 +15,7 @@ from multirate.adaptation import Adaptation, LogRates, Measurement, Transition
 from multirate.batching import Collector
 from multirate.ghost import awake
 from multirate.in_backward import EarlyWork
-from multirate.kernels import DIRECTION, TRACE, Batch, Measured
+from multirate.kernels import ANCHOR, AVERAGE, DIRECTION, ITERATE, TRACE, Batch, Measured
 from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, level_name, module_kinds
 from multirate.memory import MODEL, TENSOR, Memory, Slot, settle
 from multirate.rates import RatesView
@@ -23,6 +23,9 @@ from multirate.rules import Adam, Rule
 from multirate.tensorlist import Lazy, TensorList
 
 Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+
+_PLACES = (ITERATE, ANCHOR, AVERAGE)
+"""State that is never kept short: where parameters are and began, whose small steps and differences are what counts."""
 
 
 @dataclass
@@ -71,6 +74,8 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             pass over memory. The paper's order (``False``) measures first, and needs two.
         in_backward: Work on each gradient as soon as it is there, while ``backward`` goes on. Sums are gathered that
             way; with ``late`` parameters are moved too, and gradients freed. See :mod:`multirate.in_backward`.
+        state_dtype: ``torch.bfloat16`` keeps what the rule remembers of every element in half the memory, rounded at
+            random (default: float32). Learned rates, float64 and complex parameters keep their precision.
 
     Raises:
         ValueError: For an option out of range, levels that do not nest, or no parameters; the message names the
@@ -100,7 +105,13 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         foreach: bool | None = None,
         late: bool = False,
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
+        if state_dtype not in (None, kernels.rounding.SHORT):
+            raise ValueError(
+                f"state_dtype: {state_dtype!r} cannot be rounded to; use torch.bfloat16, or None for float32"
+            )
+        self._state_dtype = state_dtype
         self.rule = rule if rule is not None else Adam()
         if not isinstance(self.rule, Rule):
             raise ValueError(f"rule: {rule!r} is not a rule; use one from multirate.rules, such as Adam()")
@@ -127,6 +138,8 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         super().__init__(_listed(params), options)
         self._ready = True
         self._build()
+
+    _state_dtype: torch.dtype | None = None
 
     # -- construction ------------------------------------------------------------------------------------------
 
@@ -199,13 +212,18 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         dtype = kernels.arithmetic_dtype(parameter.dtype)
         for name, (start, own) in self._elementwise(group).items():
             if name not in state:
-                kind = own or dtype
+                short = self._state_dtype if self._rounds(parameter) and name not in _PLACES else None
+                kind = own or short or dtype
                 if parameter.is_complex() and not kind.is_floating_point and not kind.is_complex:
                     kind = dtype
                 value = complex(start, start) if parameter.is_complex() else start
                 state[name] = torch.full_like(
                     parameter, value, dtype=kind, memory_format=torch.preserve_format, requires_grad=False
                 )
+
+    def _rounds(self, parameter: Tensor) -> bool:
+        """Whether state of a parameter is kept short."""
+        return self._state_dtype is not None and kernels.arithmetic_dtype(parameter.dtype) == torch.float32
 
     # -- one step ----------------------------------------------------------------------------------------------
 
@@ -350,6 +368,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             horizon=self.adaptation.horizon,
             norms=self.adaptation.needs_norms,
             complex_pairs=parameter.is_complex(),
+            rounds=self._rounds(parameter),
             cells_in_all=self._tree.offsets[-1],
             plans=self._plans,
         )
@@ -582,8 +601,19 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         schedule = schedule * live
         rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
         moved = self._columns(schedule.ne(0))
+        self._seed(batches)
         for batch in batches:
             batch.kernel.apply(batch, rates_of(batch), coefficients(batch), live.to(*where(batch)), moved(batch))
+
+    def _seed(self, batches: list[Batch]) -> None:
+        """Gives batches that keep their state short what they round with in this step, which has been counted."""
+        found: dict[torch.device, kernels.Numbers] = {}
+        for batch in batches:
+            if batch.rounds:
+                device = batch.parameters[0].device
+                if device not in found:
+                    found[device] = kernels.Numbers(kernels.rounding.seeds(self._memory["step"].to(device)))
+                batch.seeds = found[device].of(batch.index)
 
     def _columns(self, values: Tensor) -> Callable[[Batch], Sequence[Tensor]]:
         """One number a tensor, handed to batches in their device and precision."""
@@ -639,7 +669,18 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         self._build()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("rule", "_levels", "_chosen", "transition", "_lr", "_kinds", "_ready", "late", "in_backward")
+        own = (
+            "rule",
+            "_levels",
+            "_chosen",
+            "transition",
+            "_lr",
+            "_kinds",
+            "_ready",
+            "late",
+            "in_backward",
+            "_state_dtype",
+        )
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
+import torch
 from torch import Tensor
 
 from multirate import rules
@@ -130,6 +131,7 @@ class Adam(Averaged):
             (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -162,6 +164,7 @@ class Adam(Averaged):
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -179,6 +182,7 @@ class Adam(Averaged):
             maximize=maximize,
             foreach=foreach,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
 
 
@@ -207,6 +211,7 @@ class AdamW(Averaged):
             (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -238,6 +243,7 @@ class AdamW(Averaged):
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -251,6 +257,7 @@ class AdamW(Averaged):
             maximize=maximize,
             foreach=foreach,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
 
 
@@ -279,6 +286,7 @@ class RMSprop(Averaged):
             (default: 0 at the global level, 3 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -311,6 +319,7 @@ class RMSprop(Averaged):
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
         in_backward: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -324,6 +333,7 @@ class RMSprop(Averaged):
             maximize=maximize,
             foreach=foreach,
             in_backward=in_backward,
+            state_dtype=state_dtype,
         )
 
 
@@ -347,6 +357,7 @@ class Adagrad(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -377,6 +388,7 @@ class Adagrad(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -392,6 +404,7 @@ class Adagrad(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -416,6 +429,7 @@ class RAdam(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -447,6 +461,7 @@ class RAdam(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -459,6 +474,7 @@ class RAdam(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -484,6 +500,7 @@ class NAdam(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -516,6 +533,7 @@ class NAdam(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -532,6 +550,7 @@ class NAdam(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -558,6 +577,7 @@ class AdaBound(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -591,6 +611,7 @@ class AdaBound(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -609,6 +630,7 @@ class AdaBound(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )
 
 
@@ -630,6 +652,7 @@ class Lion(MultiRate):
         trace: Horizon ρ in [0, 1] of the trace of directions; 0 needs no extra buffer.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
+        state_dtype: ``torch.bfloat16`` halves what is remembered of every element, rounding it at random.
 
     Raises:
         ValueError: For an option out of range; the message names it, its value and the cure.
@@ -658,6 +681,7 @@ class Lion(MultiRate):
         trace: float = 0.999,
         transition: Transition | float | None = None,
         bounds: tuple[float, float] = (0.0, inf),
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -668,4 +692,5 @@ class Lion(MultiRate):
             transition=transition,
             maximize=maximize,
             foreach=foreach,
+            state_dtype=state_dtype,
         )

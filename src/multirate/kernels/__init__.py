@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from multirate.kernels import compiled, foreach, fused, reference
+from multirate.kernels import compiled, foreach, fused, reference, rounding
 from multirate.kernels.batch import (
     ANCHOR,
     AVERAGE,
@@ -89,4 +89,5 @@ __all__ = [
     "candidates",
     "choose",
     "formulas",
+    "rounding",
 ]

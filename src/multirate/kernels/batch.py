@@ -44,6 +44,8 @@ class Batch:
         at_training_point: Of averaged iterates: whether the parameters hold the point where gradients are taken, and
             not the average.
         interpolation: Of averaged iterates: the weight of the average in that point.
+        rounds: Whether state is kept in bfloat16 (see :mod:`multirate.kernels.rounding`).
+        seeds: What it is rounded with in this step, one number a tensor.
         held: Of averaged iterates: what multiplies each direction so that none is too long, where it is known before
             the directions are.
         kernel: What works on the batch.
@@ -68,6 +70,8 @@ class Batch:
     complex_pairs: bool
     at_training_point: bool = False
     interpolation: float = 1.0
+    rounds: bool = False
+    seeds: Sequence[Tensor] | None = None
     held: Sequence[Tensor] | None = None
     kernel: Any = None
     starts: list[int] = field(default_factory=list)

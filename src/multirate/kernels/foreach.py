@@ -20,6 +20,7 @@ from multirate.kernels.batch import (
     held,
 )
 from multirate.kernels.reference import look
+from multirate.kernels.rounding import close, opened
 from multirate.levels.cells import Cells
 from multirate.tensorlist import TensorList
 
@@ -37,6 +38,20 @@ def _gradients(batch: Batch) -> TensorList:
         parameters = [p.to(dtype) for p in batch.parameters]
         gradients = TensorList(torch._foreach_add(gradients.tensors, parameters, alpha=batch.coupled_decay))
     return gradients
+
+
+def _opened(batch: Batch) -> dict[str, TensorList]:
+    """State to calculate with."""
+    each = [opened(batch, i) for i in range(len(batch.index))] if batch.rounds else []
+    names = batch.state.items()
+    return {name: TensorList([own[name] for own in each] if batch.rounds else tensors) for name, tensors in names}
+
+
+def _close(batch: Batch, state: Mapping[str, TensorList], live: Tensor) -> None:
+    if batch.rounds:
+        for name, values in state.items():
+            for i, value in enumerate(values):
+                close(batch, i, name, value, live)
 
 
 def _zeroed(gradient: Tensor, live: Tensor, mask: Tensor) -> Tensor:
@@ -68,7 +83,7 @@ def measure(batch: Batch, previous: Mapping[str, Sequence[Tensor]]) -> Measured:
     gradients = _gradients(batch)
     source = batch.reference_state
     if source is None:
-        state = {name: TensorList(tensors) for name, tensors in batch.state.items()}
+        state = _opened(batch)
         coefficients = {k: TensorList(c) for k, c in previous.items()}
         directions = batch.rule.rebuild(state, coefficients, batch.options)
     else:
@@ -95,7 +110,7 @@ def apply(
     """See :func:`multirate.kernels.reference.apply`."""
     parameters = TensorList(batch.parameters)
     gradients = _live_gradients(batch, live)
-    state = {name: TensorList(tensors) for name, tensors in batch.state.items()}
+    state = _opened(batch)
     own = {name: TensorList(values) for name, values in c.items()}
     rate = TensorList(rates)
     if batch.decoupled_decay:
@@ -118,6 +133,7 @@ def apply(
                 kept.lerp_(direction, live.to(kept.dtype))
             else:
                 kept.copy_(torch.where(live > 0, direction.to(kept.dtype), kept))
+    _close(batch, state, live)
 
 
 def measure_and_apply(
@@ -144,7 +160,7 @@ def advance(
 ) -> Measured:
     """See :func:`multirate.kernels.reference.advance`."""
     beta = batch.rule.interpolation(batch.options)
-    state = {name: TensorList(tensors) for name, tensors in batch.state.items()}
+    state = _opened(batch)
     own = {name: TensorList(values) for name, values in c.items()}
     iterates, rate = state[ITERATE], TensorList(rates)
     gradients = _live_gradients(batch, live)
@@ -166,6 +182,7 @@ def advance(
         target = average if rests_at_average else torch.lerp(iterates[i], average, beta)
         stays = rests_at_average != batch.at_training_point
         parameter.copy_(points[i].lerp(target, live) if stays else target)
+    _close(batch, state, live)
     return measured
 
 

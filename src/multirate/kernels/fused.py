@@ -27,6 +27,7 @@ def fits(batch: Batch, like: Tensor) -> bool:
         and like.device.type == "cpu"
         and like.dtype in (torch.float32, torch.float64)
         and batch.horizon == 0
+        and not batch.rounds
         and not batch.elementwise
         and not torch.compiler.is_compiling()
     )

@@ -21,6 +21,7 @@ from multirate.kernels.batch import (
     held,
     square_norm,
 )
+from multirate.kernels.rounding import close, opened
 
 
 def gradient_of(batch: Batch, i: int) -> Tensor:
@@ -44,7 +45,7 @@ def measure(batch: Batch, previous: Mapping[str, Sequence[Tensor]]) -> Measured:
     measured = Measured([], [])
     for i, cells in enumerate(batch.cells):
         gradient = gradient_of(batch, i)
-        state = {name: tensors[i] for name, tensors in batch.state.items()}
+        state = opened(batch, i)
         source = batch.reference_state
         if source is None:
             direction = batch.rule.rebuild(state, {k: c[i] for k, c in previous.items()}, batch.options)
@@ -83,7 +84,7 @@ def apply(
     """
     for i, parameter in enumerate(batch.parameters):
         gradient = torch.where(live > 0, gradient_of(batch, i), 0.0)
-        state = {name: tensors[i] for name, tensors in batch.state.items()}
+        state = opened(batch, i)
         own = {name: values[i] for name, values in c.items()}
         if batch.decoupled_decay:
             parameter.mul_(1.0 - rates[i] * batch.decoupled_decay)
@@ -103,6 +104,8 @@ def apply(
         elif DIRECTION in state:
             kept = state[DIRECTION]
             kept.copy_(torch.where(live > 0, direction.to(kept.dtype), kept))
+        for name, value in state.items():
+            close(batch, i, name, value, live)
 
 
 def measure_and_apply(
@@ -148,7 +151,7 @@ def advance(
     measured = Measured([], [])
     for i, parameter in enumerate(batch.parameters):
         gradient = torch.where(live > 0, gradient_of(batch, i), 0.0)
-        state = {name: tensors[i] for name, tensors in batch.state.items()}
+        state = opened(batch, i)
         own = {name: values[i] for name, values in c.items()}
         iterate = state[ITERATE]
         point = parameter.to(iterate.dtype)
@@ -180,4 +183,6 @@ def advance(
         target = averaged if rests_at_average else beta * averaged + (1.0 - beta) * moved
         stays = rests_at_average != batch.at_training_point
         parameter.copy_(torch.where(live > 0, target, point) if stays else target)
+        for name, value in state.items():
+            close(batch, i, name, value, live)
     return measured

@@ -43,7 +43,8 @@ def fits(batch: Batch, like: Tensor) -> bool:
         and not (batch.elementwise and batch.complex_pairs)
         and not torch.compiler.is_compiling()
         and (
-            cuda.available(like.device) or (like.device.type == "cpu" and like.dtype in _HOST_TYPES and cpu.available())
+            cuda.available(like.device)
+            or (like.device.type == "cpu" and like.dtype in _HOST_TYPES and not batch.rounds and cpu.available())
         )
     )
 

@@ -49,8 +49,9 @@ def _works(device: torch.device) -> bool:
 
         if not (hasattr(tl, "div_rn") and hasattr(tl, "sqrt_rn")):
             return False
-        if device.type == "cpu":
-            return os.environ.get("TRITON_INTERPRET") == "1"
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        if interpreted or device.type == "cpu":  # the interpreter cannot go where addresses on a GPU lead
+            return interpreted and device.type == "cpu"
         if torch.cuda.get_device_capability(device) < (8, 0):  # none of bfloat16 before
             return False
         with torch.cuda.device(device):
@@ -75,6 +76,7 @@ class Kernel:
         names = [*program.arrays, *(f"element{k}" for k in range(len(program.elements)))]
         self.arrays = {name: stored.get(name, dtype) for name in names}
         self._dtype = dtype
+        self._arguments = arguments(program, self.arrays)
         self._source = source(program, self.arrays, dtype)
 
     def __call__(
@@ -115,13 +117,16 @@ class Kernel:
         if self.program.calls:
             values_of_calls = tuple(self.program.call_values(numbers))
             given["calls"] = _remembered(batch, (self, batch.start), values_of_calls, self._dtype)
+        if "seeds" in self._arguments:
+            assert batch.seeds is not None
+            given["seeds"] = vector(batch.seeds, batch.plans)
         with _on(device):
             for part in plan.parts:
                 given["items"] = part.items
                 _launch(
                     self._source,
                     (len(part.items),),
-                    [given[name] for name in arguments(self.program)],
+                    [given[name] for name in self._arguments],
                     COLUMNS=part.columns,
                     ROWS=part.rows,
                     COLS=part.cols,

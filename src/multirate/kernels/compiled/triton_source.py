@@ -8,6 +8,7 @@ import torch
 
 from multirate.kernels.compiled.programs import LIVE, PARAMETER, Program
 from multirate.kernels.compiled.symbols import Kind, Node
+from multirate.kernels.rounding import MULTIPLIERS, SHORT, number
 
 FIELDS = ("tensor", "base", "C", "D", "b0", "b1", "c0", "d0", "d1", "cell", "place")
 """What an item says: its tensor, how many elements lie before its run of cells, the sizes of that, which b, c and d are
@@ -103,9 +104,15 @@ def kernel(out, cells, SUMS: tl.constexpr, LANES: tl.constexpr):
 """Adds up cells that several items have a share of: one program a cell and sum, in the same order every time."""
 
 
-def arguments(program: Program) -> list[str]:
+def rounded(program: Program, arrays: Mapping[str, torch.dtype]) -> list[str]:
+    """State that is kept short, rounded at random (see :mod:`multirate.kernels.rounding`)."""
+    return [name for name in program.stores if name != PARAMETER and arrays[name] == SHORT]
+
+
+def arguments(program: Program, arrays: Mapping[str, torch.dtype]) -> list[str]:
     """What the kernel of a program is called with, in this order, before the sizes of its tiles."""
     given = {
+        "seeds": rounded(program, arrays),
         "columns": program.columns,
         "calls": program.calls,
         "given": program.cells,
@@ -150,6 +157,11 @@ def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dty
                 values = [names[id(a)] for a in node.arguments]
                 yield f"{names[id(node)]} = {operations[node.operation].format(*values, T=T)}"
 
+    random = rounded(program, arrays)
+    starts = ["seed = tl.load(seeds + tensor).to(tl.uint32, bitcast=True)"] if random else []
+    for name in random:
+        start = f"h_{place[name]}"
+        starts += [f"{start} = seed + {_bits(number(name))}", *_mixed(start)]
     alive = [node for node in of(Kind.TENSOR) if node.operation == "input" and node.arguments[0] == LIVE]
     tile = [*statements(of(Kind.ELEMENT), lambda name: f"{place[name]} + at, mask=mask, other=0.0")]
     if alive and program.stores:
@@ -158,10 +170,14 @@ def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dty
     for name, node in written.items():
         where = "changes" if alive and name in program.stores and name != PARAMETER else "mask"
         value = names[id(node)] if node.kind is Kind.ELEMENT else f"tl.broadcast_to({names[id(node)]}, (ROWS, COLS))"
+        if name in random:
+            tile += [f"h = at.to(tl.uint32) ^ h_{place[name]}", *_mixed("h")]
+            tile.append(f"h = (({value}).to(tl.uint32, bitcast=True) + (h >> 16)) & {_bits(0xFFFF0000)}")
+            value = "h.to(tl.float32, bitcast=True)"
         tile.append(f"tl.store({place[name]} + at, ({value}).to(tl.{TYPES[arrays[name]]}), mask={where})")
     tile += [f"s{k} += tl.where(mask, {names[id(node)]}, 0.0)" for k, node in enumerate(program.sums)]
     return _TEMPLATE.format(
-        arguments="".join(f"{name}, " for name in arguments(program)),
+        arguments="".join(f"{name}, " for name in arguments(program, arrays)),
         fields=len(FIELDS),
         item=_indented(1, [f"{name} = tl.load(item + {i})" for i, name in enumerate(FIELDS)]),
         pointers=_indented(
@@ -179,6 +195,7 @@ def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dty
         tensor=_indented(
             1,
             [
+                *starts,
                 *(f"k{i} = tl.load(calls + {i})" for i in range(len(program.calls))),
                 *statements(of(Kind.TENSOR), lambda name: f"columns + tensor * {len(column)} + {column[name]}"),
             ],
@@ -190,6 +207,20 @@ def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dty
         element=_indented(3, tile),
         sums="".join(_SUM.format(k=k, count=len(program.sums)) for k in range(len(program.sums))),
     )
+
+
+def _mixed(x: str) -> list[str]:
+    """The hash of :mod:`multirate.kernels.rounding`."""
+    first, second = MULTIPLIERS
+    return [
+        f"{x} = ({x} ^ ({x} >> 16)) * {_bits(first)}",
+        f"{x} = ({x} ^ ({x} >> 15)) * {_bits(second)}",
+        f"{x} = {x} ^ ({x} >> 16)",
+    ]
+
+
+def _bits(value: int) -> str:
+    return f"tl.full((1, 1), {value}, tl.uint32)"
 
 
 def _indented(levels: int, lines: Iterable[str]) -> str:
