@@ -15,8 +15,9 @@ from multirate.adaptation import DistanceRates, Transition
 from multirate.ghost import awake
 from multirate.kernels import ANCHOR, AVERAGE, ITERATE, Batch
 from multirate.levels import ELEMENT, Level, Values
+from multirate.measuring import indices, where
 from multirate.memory import TENSOR, Slot, settle
-from multirate.optimizer import Moved, MultiRate, Parameters, where
+from multirate.optimizer import Moved, MultiRate, Parameters
 from multirate.rules import Rule
 
 _RECENCY = 2
@@ -340,7 +341,7 @@ class Averaged(MultiRate):
         self._set_out(squares, moving)
         rates = self.adaptation.combined(memory, self._reference_lr)
         table, elements = self._advance(batches, rates, schedule, moving, live)
-        index = {i for batch in batches for i in batch.index}
+        index = indices(batches)
         if self._rests_at_average:
             self.place.stepped |= index
         return Moved(table, elements, moving, finite, live, index)

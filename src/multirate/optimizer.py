@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from multirate import checkpoint, kernels
-from multirate.adaptation import Adaptation, LogRates, Measurement, Transition
+from multirate.adaptation import Adaptation, LogRates, Transition
 from multirate.batching import Collector
 from multirate.ghost import awake
 from multirate.in_backward import EarlyWork
-from multirate.kernels import ANCHOR, AVERAGE, DIRECTION, ITERATE, TRACE, Batch, Measured
+from multirate.kernels import ANCHOR, AVERAGE, DIRECTION, ITERATE, TRACE, Batch
 from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, level_name, module_kinds
+from multirate.measuring import Measuring, indices, where
 from multirate.memory import MODEL, TENSOR, Memory, Slot, settle
 from multirate.rates import RatesView
 from multirate.rules import Adam, Rule
-from multirate.tensorlist import Lazy, TensorList
+from multirate.tensorlist import Lazy
 
 Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
@@ -49,7 +50,7 @@ class Moved:
     index: set[int]
 
 
-class MultiRate(RatesView, torch.optim.Optimizer):
+class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
     r"""Any rule, at any levels, under any adaptation.
 
     At step ``t`` everything is measured first (``Hᵢ``, the sum of ``g_t ⊙ d_{t-1}`` over each node of each level), then
@@ -314,7 +315,7 @@ class MultiRate(RatesView, torch.optim.Optimizer):
             for batch, before in zip(batches, previous, strict=True)
         ]
         sums, elements = self._scaled(batches, previous, *self._table(batches, found))
-        return Moved(self._weighted(sums, factor), elements, factor, finite, live, _indices(batches))
+        return Moved(self._weighted(sums, factor), elements, factor, finite, live, indices(batches))
 
     def _learn(self, moved: list[Moved]) -> None:
         """Moves rates by what was measured while parameters moved."""
@@ -375,182 +376,6 @@ class MultiRate(RatesView, torch.optim.Optimizer):
 
     def _place(self, batch: Batch) -> None:
         """Notes where the parameters of a batch are; see :class:`multirate.averaged.Averaged`."""
-
-    def _coefficients(self, schedule: Tensor, ahead: float = 0.0) -> Callable[[Batch], dict[str, kernels.Picked]]:
-        """The rule's coefficients at the step the memory has counted, or some steps ahead: computed once a group."""
-        found: dict[tuple[int, torch.device, torch.dtype], dict[str, kernels.Numbers]] = {}
-
-        def of(batch: Batch) -> dict[str, kernels.Picked]:
-            device, dtype = where(batch)
-            start, key = batch.start, (batch.start, device, dtype)
-            if key not in found:
-                group = slice(start, start + len(batch.options["params"]))
-                scalars = {name: self._memory[name][group] for name in ("step", *self.rule.scalars)}
-                scalars["step"] = (scalars["step"] + ahead).clamp(min=1.0)
-                scalars["schedule"] = schedule[group]
-                vectors = self.rule.coefficients(scalars, batch.options)
-                found[key] = {name: kernels.Numbers(vector.to(device, dtype)) for name, vector in vectors.items()}
-            positions = [i - start for i in batch.index]
-            return {name: numbers.of(positions) for name, numbers in found[key].items()}
-
-        return of
-
-    def _measure(self, batches: list[Batch], present: Tensor | None) -> Measurement:
-        """Sums agreement (and norms) over the nodes of every level, bottom up."""
-        memory = self._memory
-        factor = memory["factor"] if present is None else memory["factor"] * present
-        formulas = self._formulas(batches, factor[self._tree.tensor_of_cell])
-        if formulas is not None:
-            memory.lent = formulas.learned
-            coefficients = self._coefficients(memory["factor"])
-            previous = [coefficients(batch) for batch in batches]
-            sums, _ = self._scaled(batches, previous, *self._table(batches, formulas.measure(previous)))
-            elements: dict[int, list[Tensor]] | Sequence[Values] = formulas.products
-        elif self._early is None or self._early.table is None:
-            sums, elements = self._sums(batches)
-        else:
-            gathered = {i for i in _indices(batches) if self._early.is_measured(i)}
-            sums, elements = self._sums(self._batches(_indices(batches) - gathered))
-            sums = torch.where(self._cells_of(gathered), self._early.table, sums)
-        live = torch.isfinite(sums).all().to(memory.dtype)
-        return self._pooled(self._weighted(sums, factor), elements, factor, live)
-
-    def _sums(self, batches: list[Batch]) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        """Agreement and norms of every cell, 0 where a batch has none, and of elements by tensor."""
-        coefficients = self._coefficients(self._memory["factor"])
-        previous = [coefficients(batch) for batch in batches]
-        found = [batch.kernel.measure(batch, own) for batch, own in zip(batches, previous, strict=True)]
-        return self._scaled(batches, previous, *self._table(batches, found))
-
-    def _scaled(
-        self,
-        batches: list[Batch],
-        previous: Sequence[Mapping[str, kernels.Picked]],
-        sums: Tensor,
-        elements: dict[int, list[Tensor]],
-    ) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        """What was measured with rebuilt directions, times the scale that rebuilding leaves out."""
-        memory, tree = self._memory, self._tree
-        scales = {
-            batch.start: own["scale"].of_group
-            for batch, own in zip(batches, previous, strict=True)
-            if batch.reference_state is None and "scale" in own
-        }
-        if not scales:
-            return sums, elements
-        scale = torch.ones_like(memory["step"])
-        for start, values in scales.items():
-            scale[start : start + len(values)] = values.to(memory.device, memory.dtype)
-        of_cell = scale[tree.tensor_of_cell]
-        powers = [of_cell, torch.ones_like(of_cell), of_cell * of_cell][: self._row_count]
-        for i, found in elements.items():
-            of_tensor = [scale[i], self._one, scale[i] * scale[i]][: self._row_count]
-            elements[i] = [e * power.to(e.device) for e, power in zip(found, of_tensor, strict=True)]
-        return sums * torch.stack(powers), elements
-
-    def _weighted(self, sums: Tensor, factor: Tensor) -> Tensor:
-        """Sums with the factor the displacement was made with, and counts of elements below them."""
-        tree = self._tree
-        factor_of_cell = factor[tree.tensor_of_cell]
-        moved = (factor_of_cell != 0).to(self._memory.dtype)
-        # Absent and motionless tensors count for nothing, whatever their rows hold.
-        weighted = torch.where(
-            moved > 0,
-            torch.cat([sums[:1] * factor_of_cell, sums[1:]], dim=0),
-            torch.zeros_like(sums),
-        )
-        return torch.cat([weighted, (tree.elements_of_cell * moved).unsqueeze(0)], dim=0)
-
-    def _cells_of(self, index: Collection[int]) -> Tensor:
-        """Which cells belong to some tensors."""
-        mask = torch.zeros(len(self._parameters), dtype=torch.bool)
-        mask[[*index]] = True
-        return mask.to(self._memory.device)[self._tree.tensor_of_cell]
-
-    def _formulas(self, batches: list[Batch], factor: Tensor) -> kernels.Formulas | None:
-        """What works out values of the parameter level in the pass that moves, where something can."""
-        if ELEMENT not in self._tree.levels:
-            return None
-        return kernels.formulas(batches, self._tree, self._memory, factor, self._plans)
-
-    def _table(self, batches: list[Batch], found: list[Measured]) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        """Sums of all cells, ``(3 or 4, cells)``, 0 where nothing was measured; and elements by tensor."""
-        memory, rows = self._memory, list(self._zero_rows)
-        elements: dict[int, list[Tensor]] = {}
-        tables = []
-        for batch, measured in zip(batches, found, strict=True):
-            if measured.table is not None:
-                tables.append(measured.table.to(memory.device, memory.dtype))
-            for i, row in zip(batch.index, measured.rows, strict=False):
-                rows[i] = row.to(memory.device, memory.dtype)
-            elements.update(zip(batch.index, measured.elements, strict=False))
-        if len(tables) < len(found) or not found:
-            tables.append(torch.cat(rows, dim=1))
-        return sum(tables[1:], start=tables[0]), elements
-
-    def _pooled(
-        self, table: Tensor, elements: dict[int, list[Tensor]] | Sequence[Values], factor: Tensor, live: Tensor
-    ) -> Measurement:
-        tree, memory = self._tree, self._memory
-        per_level: dict[str, Tensor] = {}
-        finer = "cell"
-        for level in reversed([name for name in tree.levels if name != ELEMENT]):
-            pooled = tree.pool(table if finer == "cell" else per_level[finer], finer, level)
-            assert isinstance(pooled, Tensor)
-            per_level[level] = pooled
-            finer = level
-        columns: list[dict[str, Values]] = [
-            {level: values[k] for level, values in per_level.items()} for k in range(table.shape[0])
-        ]
-        if ELEMENT in tree.levels and not isinstance(elements, dict):
-            for column, values_of_elements in zip(columns, elements, strict=False):
-                column[ELEMENT] = values_of_elements
-        elif ELEMENT in tree.levels:
-            assert isinstance(elements, dict)
-            like = next(v for v in memory.values.values() if isinstance(v, TensorList))
-            for k in range(self._row_count):
-                tensors = []
-                for i, template in enumerate(like):
-                    value = elements[i][k].to(template.dtype) if i in elements else torch.zeros_like(template)
-                    tensors.append(value * factor[i].to(value.device) if k == 0 else value)
-                columns[k][ELEMENT] = TensorList(tensors)
-        if ELEMENT in tree.levels:
-            columns[-1][ELEMENT] = tree.of_tensors((factor != 0).to(memory.dtype))
-        empty: dict[str, Values] = {}
-        norms = self.adaptation.needs_norms
-        return Measurement(
-            sums=columns[0],
-            counts=columns[-1],
-            gradient_squares=columns[1] if norms else empty,
-            direction_squares=columns[2] if norms else empty,
-            live=live,
-            distance_squares=columns[3] if self._row_count == 4 else empty,
-        )
-
-    def _present(self, batches: list[Batch]) -> Tensor | None:
-        """1 for each tensor that has a gradient, else 0; ``None`` when all have one."""
-        chosen = _indices(batches)
-        if len(chosen) == len(self._parameters):
-            return None
-        key = ("present", *sorted(chosen))
-        if key not in self._plans:  # remembered, for the host would wait for the copy to a device
-            mask = [1.0 if i in chosen else 0.0 for i in range(len(self._parameters))]
-            self._plans[key] = torch.tensor(mask, dtype=self._memory.dtype, device=self._memory.device)
-        present: Tensor = self._plans[key]
-        return present
-
-    def _gradient_squares(self, batches: list[Batch]) -> Tensor:
-        """``‖g‖²`` of every tensor; 0 without a gradient."""
-        memory = self._memory
-        coefficients = self._coefficients(memory["factor"], ahead=1.0)
-        found = [batch.kernel.look(batch, coefficients(batch)).squares for batch in batches]
-        squares = torch.cat([values.to(memory.device, memory.dtype) for values in found])
-        order = tuple(i for batch in batches for i in batch.index)
-        if order == tuple(range(len(self._parameters))):
-            return squares
-        if order not in self._plans:
-            self._plans[order] = torch.tensor(order, device=memory.device)
-        return torch.zeros_like(memory["step"]).index_copy(0, self._plans[order], squares)
 
     def _count(self, live: Tensor, present: Tensor | None, again: bool = False) -> Tensor:
         """Counts the step for the tensors that take it, notes and returns the schedule's factor of every tensor."""
@@ -688,16 +513,6 @@ class MultiRate(RatesView, torch.optim.Optimizer):
         if "rule" in state:
             self._early = None
             self._build()
-
-
-def _indices(batches: Iterable[Batch]) -> set[int]:
-    return {i for batch in batches for i in batch.index}
-
-
-def where(batch: Batch) -> tuple[torch.device, torch.dtype]:
-    """Device and precision of a batch's arithmetic."""
-    first = batch.parameters[0]
-    return first.device, kernels.arithmetic_dtype(first.dtype)
 
 
 def _positive_lr(lr: float | Tensor) -> float:
