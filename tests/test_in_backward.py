@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -310,3 +311,12 @@ def test_a_group_added_later_is_worked_on_too() -> None:
         train(model, optimizer, 4)
         pair.append(optimizer)
     same(*pair)
+
+
+def test_an_optimizer_that_is_gone_leaves_no_hooks() -> None:
+    model = a_model()
+    optimizer = OPTIMIZERS["adam-cam-hd"](model, in_backward=True)
+    assert all(p._post_accumulate_grad_hooks for p in model.parameters())
+    del optimizer
+    gc.collect()
+    assert not any(p._post_accumulate_grad_hooks for p in model.parameters())

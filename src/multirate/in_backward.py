@@ -45,11 +45,11 @@ class EarlyWork:
             for index, parameter in enumerate(parameters)
             if parameter.requires_grad
         ]
+        weakref.finalize(optimizer, _take_off, self._handles)
 
     def detach(self) -> None:
         """Takes the hooks off."""
-        for handle in self._handles:
-            handle.remove()
+        _take_off(self._handles)
 
     def ready(self, index: int) -> None:
         """The gradient of a parameter is there.
@@ -106,6 +106,11 @@ class EarlyWork:
         """Begins anew, after a step."""
         self.moved, self.table = [], None
         self._measured.clear()
+
+
+def _take_off(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
 def _processes() -> int:

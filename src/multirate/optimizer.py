@@ -275,14 +275,16 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
     def _learn_and_move(self, batches: list[Batch]) -> None:
         """The order of the paper: measure, move rates, move parameters."""
         present = self._present(batches)
-        measured = self._measure(batches, present)
-        finite = measured.live
-        measured.live = finite * awake(self.param_groups, self._memory.device, self._memory.dtype)
-        rates = self.adaptation.update(self._memory, measured, self._reference_lr)
-        schedule = self._count(measured.live, present)
-        self._memory["skipped"].add_(1.0 - finite)
-        self._apply(batches, rates, schedule, measured.live)
-        self._memory.lent = {}
+        try:
+            measured = self._measure(batches, present)
+            finite = measured.live
+            measured.live = finite * awake(self.param_groups, self._memory.device, self._memory.dtype)
+            rates = self.adaptation.update(self._memory, measured, self._reference_lr)
+            schedule = self._count(measured.live, present)
+            self._memory["skipped"].add_(1.0 - finite)
+            self._apply(batches, rates, schedule, measured.live)
+        finally:
+            self._memory.lent = {}
 
     def _may_move_early(self, index: int) -> bool:
         """Whether the rate of a parameter does not hang on the gradients of others."""

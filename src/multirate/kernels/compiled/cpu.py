@@ -130,10 +130,9 @@ class _Plan:
     """How the work on a batch is cut into items.
 
     Attributes:
-        layout: For each tensor the sizes B, C, D of its runs, the first of its cells, and its number of elements.
-        items: For each item its tensor, its place a, a range of c (0, 0: the tensor is one cell) and, of one cell, a
-            range of elements.
-        cell_of_item: The first cell of each item's tensor.
+        layout: For each tensor the sizes B, C, D of its runs and the first of its cells.
+        items: For each item its tensor, its place a, a range of c and, in each run, a range of elements.
+        cell_of_item: The first cell of each item.
         cells: Number of sums of each kind.
         costs: Elements of each item.
     """
@@ -172,21 +171,22 @@ def _planned(batch: Batch, whole: bool) -> _Plan:
     for t, (cells, parameter) in enumerate(zip(batch.cells, batch.parameters, strict=True)):
         elements = parameter.numel()
         A, B, C, D = (1, 1, 1, elements) if whole else runs(cells)
-        layout.append((B, C, D, t if whole else batch.starts[t], elements))
+        layout.append((B, C, D, t if whole else batch.starts[t]))
         if whole or cells.whole:
             cuts = [*range(0, elements, _CHUNK), elements]
-            items += [(t, 0, 0, 0, low, high) for low, high in pairwise(cuts)]
+            items += [(t, 0, 0, 1, low, high) for low, high in pairwise(cuts)]
             costs += [high - low for low, high in pairwise(cuts)]
         elif elements:
             step = max(1, _CHUNK // (B * D))
             cuts = [*range(0, C, step), C]
             for a in range(A):
-                items += [(t, a, low, high, 0, 0) for low, high in pairwise(cuts)]
+                items += [(t, a, low, high, 0, D) for low, high in pairwise(cuts)]
                 costs += [B * D * (high - low) for low, high in pairwise(cuts)]
     where = np.array(layout, dtype=np.int64)
     table = np.array(items, dtype=np.int64).reshape(-1, 6)
+    first = where[table[:, 0], 3] + table[:, 1] * where[table[:, 0], 1] + table[:, 2]
     cells_in_all = len(batch.index) if whole else batch.cells_in_all
-    return _Plan(where, table, where[table[:, 0], 3], cells_in_all, np.array(costs, dtype=np.int64))
+    return _Plan(where, table, first, cells_in_all, np.array(costs, dtype=np.int64))
 
 
 @cache
@@ -227,7 +227,7 @@ def _compiled(text: str, dtype: str) -> Callable[..., None]:
     exec(compile(text, name, "exec"), scope)
     options: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
     for inner in ("block", "strip"):
-        scope[inner] = numba.njit(scope[inner], pipeline_class=Separate, **options)
+        scope[inner] = numba.njit(scope[inner], pipeline_class=Separate, no_cpython_wrapper=True, **options)
     function: Callable[..., None] = numba.njit(scope["kernel"], **options)
     return function
 

@@ -24,6 +24,8 @@ _OPERATIONS = {
     "where": "{1} if {0} else {2}",
 }
 
+_BYTES = {"float32": 4, "float64": 8, "int8": 1}
+
 _TEMPLATE = """
 def block({arrays}{values}):
 {zeros}
@@ -39,32 +41,29 @@ def kernel(pointers, layout, items, columns, given, calls, partial, sums, backwa
 {calls}
     for position in range(start, stop):
         item = start + stop - 1 - position if backwards else position
-        tensor, a, c0, c1, low, high = items[item]
-        B, C, D, cell, elements = layout[tensor]
+        tensor, a, c0, c1 = items[item, 0], items[item, 1], items[item, 2], items[item, 3]
+        B, C, D, cell = layout[tensor, 0], layout[tensor, 1], layout[tensor, 2], layout[tensor, 3]
 {tensor}
-        if c1 == 0:
-            node = cell
-{cell3}
-            for left in range(low, high, BLOCK):
-                right = min(left + BLOCK, high)
-                found = block({slices}{values})
-{partial}
-        elif D > 1:
+        if D == 1 and C > 1:
             for b in range(B):
-                for c in range(c0, c1):
-                    node = cell + a * C + c
-{cell5}
-                    base = ((a * B + b) * C + c) * D
-                    for left in range(base, base + D, BLOCK):
-                        right = min(left + BLOCK, base + D)
-                        found = block({slices}{values})
-{run}
-        else:
-            node = cell + a * C
-            for b in range(B):
+                first, last = cell + a * C + c0, cell + a * C + c1
                 left = (a * B + b) * C + c0
                 right = left + c1 - c0
                 strip({slices}{cell_slices}{sum_slices}{outer})
+            continue
+        for b in range(B):
+            for c in range(c0, c1):
+                node = cell + a * C + c
+{cell}
+                base = ((a * B + b) * C + c) * D
+                end = base + items[item, 5]
+                for left in range(base + items[item, 4], end, BLOCK):
+                    right = min(left + BLOCK, end)
+                    found = block({slices}{values})
+                    if c1 - c0 == 1:
+{partial}
+                    else:
+{run}
 """
 
 
@@ -115,7 +114,7 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
         values=", ".join(values),
         outer=", ".join(outer),
         cell_arrays="".join(f"c{k}, " for k in given.values()),
-        cell_slices="".join(f"given[{k}, node + c0 : node + c1], " for k in given.values()),
+        cell_slices="".join(f"given[{k}, first:last], " for k in given.values()),
         sums="".join(f"s{k}, " for k in totals),
         zeros=_indented(1, [f"t{k} = ZERO" for k in totals]),
         element=_indented(2, [*loads, *stores, *(f"t{k} += {names[id(n)]}" for k, n in enumerate(program.sums))]),
@@ -134,17 +133,16 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
             2,
             [
                 *statements(of(Kind.TENSOR), lambda name: f"columns[tensor, {column[name]}]"),
-                *(
-                    f"{p} = carray(as_pointer(pointers[tensor, {i}]), (elements,), {arrays[name]})"
-                    for i, (name, p) in enumerate(place.items())
-                ),
+                *(f"p{i} = pointers[tensor, {i}]" for i in range(len(place))),
             ],
         ),
-        cell3=_indented(3, of_cell),
-        cell5=_indented(5, of_cell),
-        slices="".join(f"{p}[left:right], " for p in place.values()),
-        sum_slices="".join(f"sums[{k}, node + c0 : node + c1], " for k in totals),
-        partial=_indented(4, [f"partial[item, {k}] += found[{k}]" for k in totals]),
+        cell=_indented(4, of_cell),
+        slices="".join(
+            f"carray(as_pointer(p{i} + left * {_BYTES[kind]}), (right - left,), {kind}), "
+            for i, kind in enumerate(arrays.values())
+        ),
+        sum_slices="".join(f"sums[{k}, first:last], " for k in totals),
+        partial=_indented(6, [f"partial[item, {k}] += found[{k}]" for k in totals]),
         run=_indented(6, [f"sums[{k}, node] += found[{k}]" for k in totals]),
     )
 
