@@ -167,23 +167,25 @@ def _remembered(batch: Batch, key: Hashable, values: tuple[Any, ...], dtype: tor
         if _capturing(device):
             batch.plans.setdefault("captured", []).append(kept)
         return kept  # type: ignore[no-any-return]
-    if _capturing(device):
-        return written(values, dtype, device)
     fresh = _placed(values, dtype, device)
-    batch.plans[key] = values, fresh
+    if not _capturing(device):
+        batch.plans[key] = values, fresh
     return fresh
 
 
 def _placed(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers as a tensor; the host does not wait for the copy."""
+    """Numbers as a tensor; the host does not wait for the copy, and a graph does not depend on what the host has."""
     host = torch.tensor(values, dtype=dtype)
+    if _capturing(device):
+        return written(host.flatten().tolist(), dtype, device).view(host.shape)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and len(values) else host.to(device)
 
 
 def written(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers as a tensor made by launches that have them as arguments: a graph may capture that."""
     fresh = torch.zeros(len(values), dtype=dtype, device=device)
-    torch._foreach_add_(list(fresh.unbind()), list(values))
+    if len(values):
+        torch._foreach_add_(list(fresh.unbind()), list(values))
     return fresh
 
 
