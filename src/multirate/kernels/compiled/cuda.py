@@ -23,7 +23,8 @@ from torch import Tensor
 
 from multirate.kernels.batch import Batch, vector
 from multirate.kernels.compiled.layout import runs
-from multirate.kernels.compiled.programs import Program
+from multirate.kernels.compiled.programs import RATE, Program
+from multirate.kernels.compiled.symbols import Kind
 from multirate.kernels.compiled.triton_source import GATHER, arguments, source
 
 _DEVICES = ("cuda",)
@@ -106,8 +107,11 @@ class Kernel:
         device, sums = batch.parameters[0].device, len(self.program.sums)
         plan = _plan(batch, whole)
         out = torch.zeros(plan.places if sums else 0, sums, dtype=torch.float64, device=device)
-        given: dict[str, Tensor | None] = {"rates": rates, "out": out}
+        given: dict[str, Tensor] = {"out": out}
         aligned, given["table"] = self._table(batch, arrays)
+        of_cells = {} if rates is None else {RATE: rates}
+        for i, name in enumerate(self.program.inputs(Kind.CELL)):
+            given[f"cells{i}"] = of_cells[name]
         if self.program.columns:
             values = [vector(columns[name], batch.plans) for name in self.program.columns]
             given["columns"] = torch.stack([v.to(self._dtype) for v in values], dim=1)
@@ -283,7 +287,7 @@ def _planned(batch: Batch, whole: bool, device: torch.device) -> _Plan:
 # -- Triton ----------------------------------------------------------------------------------------------------------
 
 
-def _launch(text: str, grid: tuple[int, ...], tensors: Sequence[Tensor | None], **sizes: int) -> None:
+def _launch(text: str, grid: tuple[int, ...], tensors: Sequence[Tensor], **sizes: int) -> None:
     """Runs a kernel; products and sums are rounded one by one, as the reference's are."""
     _compiled(text)[grid](*tensors, **sizes, num_warps=4, enable_fp_fusion=False)
 
