@@ -351,6 +351,23 @@ def test_numbers_can_be_written_by_launches_alone(values: list[Any]) -> None:
     assert cuda.written(values, dtype, DEVICE).tolist() == values
 
 
+def test_a_graph_that_begins_with_the_first_step_writes_everything_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be seen of that without a GPU: the numbers are right, and none is remembered beyond the capture."""
+    monkeypatch.setattr(cuda, "_capturing", lambda device: True)
+    pair = []
+    for choice in (None, False):
+        params = [nn.Parameter(torch.ones(70, 20, device=DEVICE)), nn.Parameter(torch.ones(3, device=DEVICE))]
+        optimizer = multirate.AdamHD(params, hyper_lr=1e-4, foreach=choice)
+        for _ in range(3):
+            for parameter in params:
+                parameter.grad = torch.full_like(parameter, 0.5)
+            optimizer.step()
+        pair.append(params)
+        assert not any(key[0] in ("table", "items") for key in optimizer._plans if isinstance(key, tuple))
+    for found, expected in zip(*pair, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 class NothingIsRead(TorchDispatchMode):
     """Raises where a GPU would make the host wait, or be handed numbers."""
 

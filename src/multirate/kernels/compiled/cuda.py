@@ -106,11 +106,11 @@ class Kernel:
         device, sums = batch.parameters[0].device, len(self.program.sums)
         plan = _plan(batch, whole)
         out = torch.zeros(plan.places if sums else 0, sums, dtype=torch.float64, device=device)
-        given: dict[str, Tensor | None] = {"out": out}
-        if self.program.cells:
-            assert cells is not None
-            given["given"] = torch.stack([cells[name].to(self._dtype) for name in self.program.cells], dim=1)
+        given: dict[str, Tensor] = {"out": out}
         aligned, given["table"] = self._table(batch, arrays)
+        for i, name in enumerate(self.program.cells):
+            assert cells is not None
+            given[f"cells{i}"] = cells[name].contiguous()
         if self.program.columns:
             values = [vector(columns[name], batch.plans) for name in self.program.columns]
             given["columns"] = torch.stack([v.to(self._dtype) for v in values], dim=1)
@@ -170,23 +170,25 @@ def _remembered(batch: Batch, key: Hashable, values: tuple[Any, ...], dtype: tor
         if _capturing(device):
             batch.plans.setdefault("captured", []).append(kept)
         return kept  # type: ignore[no-any-return]
-    if _capturing(device):
-        return written(values, dtype, device)
     fresh = _placed(values, dtype, device)
-    batch.plans[key] = values, fresh
+    if not _capturing(device):
+        batch.plans[key] = values, fresh
     return fresh
 
 
 def _placed(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers as a tensor; the host does not wait for the copy."""
+    """Numbers as a tensor; the host does not wait for the copy, and a graph does not depend on what the host has."""
     host = torch.tensor(values, dtype=dtype)
+    if _capturing(device):
+        return written(host.flatten().tolist(), dtype, device).view(host.shape)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and len(values) else host.to(device)
 
 
 def written(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers as a tensor made by launches that have them as arguments: a graph may capture that."""
     fresh = torch.zeros(len(values), dtype=dtype, device=device)
-    torch._foreach_add_(list(fresh.unbind()), list(values))
+    if len(values):
+        torch._foreach_add_(list(fresh.unbind()), list(values))
     return fresh
 
 
@@ -284,7 +286,7 @@ def _planned(batch: Batch, whole: bool, device: torch.device) -> _Plan:
 # -- Triton ----------------------------------------------------------------------------------------------------------
 
 
-def _launch(text: str, grid: tuple[int, ...], tensors: Sequence[Tensor | None], **sizes: int) -> None:
+def _launch(text: str, grid: tuple[int, ...], tensors: Sequence[Tensor], **sizes: int) -> None:
     """Runs a kernel; products and sums are rounded one by one, as the reference's are."""
     _compiled(text)[grid](*tensors, **sizes, num_warps=4, enable_fp_fusion=False)
 

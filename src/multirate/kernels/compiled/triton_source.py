@@ -115,10 +115,10 @@ def arguments(program: Program, arrays: Mapping[str, torch.dtype]) -> list[str]:
         "seeds": rounded(program, arrays),
         "columns": program.columns,
         "calls": program.calls,
-        "given": program.cells,
         "out": program.sums,
     }
-    return ["table", "items", *(name for name, wanted in given.items() if wanted)]
+    cells = [f"cells{i}" for i in range(len(program.cells))]
+    return ["table", "items", *cells, *(name for name, wanted in given.items() if wanted)]
 
 
 def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dtype) -> str:
@@ -144,7 +144,7 @@ def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dty
             names[id(node)] = f"tl.full((1, 1), {node.arguments[0]!r}, {T})"
     place = {name: f"p{i}" for i, name in enumerate(arrays)}
     column = {name: i for i, name in enumerate(program.columns)}
-    cell = {name: i for i, name in enumerate(program.cells)}
+    given = {name: i for i, name in enumerate(program.cells)}
 
     def of(kind: Kind) -> list[Node]:
         return [node for node in program.nodes if node.kind is kind and node.operation != "constant"]
@@ -200,9 +200,7 @@ def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dty
                 *statements(of(Kind.TENSOR), lambda name: f"columns + tensor * {len(column)} + {column[name]}"),
             ],
         ),
-        cell=_indented(
-            1, statements(of(Kind.CELL), lambda name: f"given + node * {len(cell)} + {cell[name]}, mask=own, other=0.0")
-        ),
+        cell=_indented(1, statements(of(Kind.CELL), lambda name: f"cells{given[name]} + node, mask=own, other=0.0")),
         zeros=_indented(1, [f"s{k} = tl.zeros((ROWS, COLS), {T})" for k in range(len(program.sums))]),
         element=_indented(3, tile),
         sums="".join(_SUM.format(k=k, count=len(program.sums)) for k in range(len(program.sums))),
