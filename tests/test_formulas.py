@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,3 +129,53 @@ def test_other_kernels_and_mixed_precision_are_left_to_lists() -> None:
     factor = torch.zeros(len(optimizer._tree.tensor_of_cell))
     assert kernels.formulas(batches, optimizer._tree, optimizer._memory, factor, {}) is None
     optimizer.step()
+
+
+@dataclass(frozen=True)
+class Doubling(adaptation.CAMHD):
+    """Changes what it remembers in place."""
+
+    def update(self, memory: Memory, measured: adaptation.Measurement, lr: float) -> Values:
+        memory["rate.parameter"].mul_(2.0)
+        return super().update(memory, measured, lr)
+
+
+@dataclass(frozen=True)
+class Failing(adaptation.CAMHD):
+    def update(self, memory: Memory, measured: adaptation.Measurement, lr: float) -> Values:
+        raise ArithmeticError("no rates today")
+
+
+def step_of(chosen: adaptation.Adaptation) -> multirate.MultiRate:
+    named = parameters()
+    optimizer = multirate.MultiRate(named, levels=LEVELS, rule=rules.Adam(), adaptation=chosen)
+    for _, parameter in named:
+        parameter.grad = torch.ones_like(parameter)
+    return optimizer
+
+
+def test_what_is_worked_out_later_cannot_be_changed_in_place() -> None:
+    with pytest.raises(TypeError, match="mul_: values of the parameter level"):
+        step_of(Doubling()).step()
+
+
+def test_an_adaptation_that_fails_leaves_nothing_lent() -> None:
+    optimizer = step_of(Failing())
+    with pytest.raises(ArithmeticError):
+        optimizer.step()
+    assert not optimizer._memory.lent
+    assert all(not batch.gradients for batch in optimizer._collector._kept.batches)
+    assert torch.is_tensor(optimizer.rates()["parameter"]["a.weight"])
+
+
+def test_a_step_leaves_no_cycle() -> None:
+    optimizer = step_of(adaptation.CAMHD())
+    optimizer.step()
+    gc.collect()
+    gc.disable()
+    try:
+        optimizer.step()
+        passes = [o for o in gc.get_objects() if type(o) is Pass]
+    finally:
+        gc.enable()
+    assert not passes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 import multirate
 from multirate import adaptation, in_backward, rules
+from multirate.adaptation import steps
 from multirate.kernels import compiled, foreach
 
 KERNELS = pytest.mark.parametrize("choice", [False, True, None], ids=["reference", "foreach", "fastest"])
@@ -320,3 +322,161 @@ def test_an_optimizer_that_is_gone_leaves_no_hooks() -> None:
     del optimizer
     gc.collect()
     assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+# -- what reviewers and users ran into -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["in step", "in backward"])
+@pytest.mark.parametrize("choice", [False, None], ids=["reference", "fastest"])
+def test_late_steps_may_keep_their_state_short(early: bool, choice: bool | None) -> None:
+    model = a_model().float()
+    optimizer = OPTIMIZERS["adam-cam-hd"](
+        model, late=True, in_backward=early, foreach=choice, state_dtype=torch.bfloat16
+    )
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(2, 4)).square().mean().backward()
+        optimizer.step()
+    assert optimizer.state[model[0].weight]["exp_avg"].dtype == torch.bfloat16
+    assert float(optimizer.state[model[0].weight]["step"]) == 3
+
+
+@pytest.mark.parametrize("unscale", [False, True], ids=["step alone", "unscaled before"])
+def test_gradients_that_a_grad_scaler_changed_are_measured_again(unscale: bool) -> None:
+    found = []
+    for early in (False, True):
+        model = a_model().float()
+        optimizer = multirate.AdamHD(model, 1e-2, hyper_lr=1e-4, in_backward=early)
+        scaler = torch.amp.GradScaler("cpu")
+        for t in range(5):
+            optimizer.zero_grad()
+            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(t))
+            scaler.scale((model(x) - x[:, :2]).square().mean()).backward()
+            if unscale:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+        found.append((float(optimizer.rates()["global"]), [p.detach() for p in model.parameters()]))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_grad_scaler_is_refused_where_parameters_move_in_backward() -> None:
+    model = a_model().float()
+    optimizer = multirate.AdamHD(model, late=True, in_backward=True)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(model(torch.ones(2, 4)).mean()).backward()
+    with pytest.raises(RuntimeError, match="in_backward: True moves parameters with the gradients of backward"):
+        scaler.step(optimizer)
+
+
+@KERNELS
+def test_a_graph_that_needs_a_parameter_as_it_was_complains(
+    choice: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_backward, "_TOGETHER", 1)
+    first, second = (nn.Parameter(torch.randn(3, 3, generator=torch.Generator().manual_seed(s))) for s in (0, 1))
+    optimizer = multirate.AdamHD([first, second], late=True, in_backward=True, foreach=choice)
+    x = torch.ones(2, 3)
+    hidden = torch.tanh((x @ first) @ second.detach())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (hidden @ second).square().mean().backward()
+    optimizer.zero_grad()
+
+
+def test_an_optimizer_goes_at_once_when_it_is_dropped() -> None:
+    model = a_model()
+    optimizer = OPTIMIZERS["adam-cam-hd"](model, late=True, in_backward=True)
+    train(model, optimizer, 2)
+    gone = weakref.ref(optimizer)
+    gc.disable()
+    try:
+        del optimizer
+        assert gone() is None
+    finally:
+        gc.enable()
+    loss_of(model, 0).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_an_optimizer_that_was_superseded_moves_nothing() -> None:
+    model = a_model()
+    older = multirate.AdamW(model, in_backward=True)
+    train(model, older, 2)
+    newer = multirate.AdamW(model)
+    train(model, newer, 2)
+    assert float(newer.state[model[0].weight]["step"]) == 2
+    assert float(older.state[model[0].weight]["step"]) == 2
+
+
+def test_lookahead_around_it_is_refused() -> None:
+    inner = OPTIMIZERS["adam-cam-hd"](a_model(), late=True, in_backward=True)
+    with pytest.raises(ValueError, match="optimizer: one that moves parameters in backward"):
+        multirate.Lookahead(inner)
+
+
+@pytest.mark.parametrize("change", ["state", "weight_decay", "parameter"])
+def test_what_was_gathered_goes_with_what_it_was_gathered_from(change: str) -> None:
+    pair, models = [], []
+    for early in (False, True):
+        model = a_model()
+        optimizer = multirate.AdamHD(model, 1e-2, hyper_lr=1e-4, weight_decay=0.1, in_backward=early)
+        train(model, optimizer, 3)
+        saved = copy.deepcopy(optimizer.state_dict())
+        train(model, optimizer, 1)
+        optimizer.zero_grad()
+        loss_of(model, 5).backward()
+        if change == "state":
+            optimizer.load_state_dict(saved)
+        elif change == "weight_decay":
+            optimizer.param_groups[0]["weight_decay"] = 0.5
+        else:
+            with torch.no_grad():
+                model[0].weight.mul_(0.5)
+        optimizer.step()
+        pair.append(optimizer)
+        models.append(model)
+    same(*pair)
+
+
+def test_a_state_loaded_after_backward_begins_anew() -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model, in_backward=True)
+    train(model, optimizer, 3)
+    saved = copy.deepcopy(optimizer.state_dict())
+    loss_of(model, 3).backward()
+    optimizer.load_state_dict(saved)
+    train(model, optimizer, 2)
+    assert float(optimizer.state[model[0].weight]["step"]) == 5
+
+
+def test_a_step_that_is_partly_skipped_counts_once_and_learns_from_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_backward, "_TOGETHER", 1)
+    model = a_model()
+    optimizer = multirate.MultiRate(
+        model,
+        1e-2,
+        adaptation=adaptation.Multiplicative(step=steps.AdamStep()),
+        levels=("global", "layer"),
+        late=True,
+        in_backward=True,
+    )
+    train(model, optimizer, 3)
+    handle = model[3].bias.register_hook(lambda gradient: gradient * torch.nan)  # the first to come
+    before = optimizer.state[model[3].bias]["step_mean_total.layer"].clone()
+    train(model, optimizer, 1)
+    handle.remove()
+    assert float(optimizer.state[model[0].weight]["time"]) == 4
+    assert float(optimizer.state[model[3].bias]["step"]) == 3
+    assert float(optimizer.state[model[0].weight]["step"]) == 4
+    assert torch.isfinite(optimizer.state[model[3].bias]["step_mean.layer"])
+    assert before.shape == optimizer.state[model[3].bias]["step_mean_total.layer"].shape
+
+
+def test_gradients_are_not_held_while_nothing_steps() -> None:
+    model = a_model()
+    optimizer = OPTIMIZERS["adam-cam-hd"](model, in_backward=True)
+    loss_of(model, 0).backward()
+    gradients = [weakref.ref(p.grad) for p in model.parameters()]
+    optimizer.zero_grad()
+    assert not any(gradient() is not None for gradient in gradients)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import multirate
-from multirate import adaptation, rules
+from multirate import adaptation, batching, rules
 from multirate.rules import Rule
 
 STEPS = 20
@@ -240,3 +240,62 @@ def test_no_gradient_is_held_after_a_step() -> None:
         optimizer.zero_grad()
         del parameter, gradient
         assert not any(reference() is not None for reference in kept)
+
+
+def test_sets_of_parameters_are_told_apart() -> None:
+    """The order (0, 2, 3) of some gradients is not the plan of a batch of the tensors 2 and 3."""
+    params = parameters(torch.float32)[:4]
+    groups = [{"params": params[:1]}, {"params": params[1:]}]
+    params[1][1].requires_grad_(False)
+    for build in (multirate.AdamW, lambda p: multirate.AdamHD(p, late=True)):
+        optimizer = build(groups)
+        for _ in range(2):
+            for _, parameter in params:
+                parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+            optimizer.step()
+
+
+def test_layouts_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_MOST_PLANS", 10)
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(7)]
+    optimizer = multirate.AdamCAMHD(params)
+    for k in range(1, 64):
+        for i, parameter in enumerate(params):
+            parameter.grad = torch.ones(2) if k >> i & 1 else None
+        optimizer.step()
+    assert len(optimizer._plans) < 20
+
+
+def test_state_of_a_parameter_that_was_frozen_is_loaded_in_its_own_type() -> None:
+    params = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    optimizer = multirate.AdamHD(params, state_dtype=torch.bfloat16)
+    for parameter in params:
+        parameter.grad = torch.ones(3)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    others = [torch.nn.Parameter(torch.ones(3), requires_grad=k == 0) for k in range(2)]
+    loaded = multirate.AdamHD(others, state_dtype=torch.bfloat16)
+    loaded.load_state_dict(saved)
+    assert {loaded.state[p]["exp_avg"].dtype for p in others} == {torch.bfloat16}
+
+
+def test_values_of_a_finer_level_may_be_those_of_a_coarser_one() -> None:
+    """An adaptation that hands the rates of layers down to elements; the first parameter has no gradient."""
+
+    class HandedDown(adaptation.CAMHD):
+        def combined(self, memory: Any, lr: float) -> Any:
+            return memory.tree.lift(memory["rate.layer"], "layer", "parameter")
+
+        def update(self, memory: Any, measured: Any, lr: float) -> Any:
+            return self.combined(memory, lr)
+
+    for choice in (False, True, None):
+        params = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+        optimizer = multirate.MultiRate(
+            params, 1.0, rule=rules.SGD(), levels=("layer", "parameter"), adaptation=HandedDown(), foreach=choice
+        )
+        optimizer._memory["rate.layer"].copy_(torch.tensor([1.0, 2.0, 3.0]))
+        for parameter in params[1:]:
+            parameter.grad = torch.ones(2)
+        optimizer.step()
+        assert [float(p.detach()[0]) for p in params] == [0.0, -2.0, -3.0]

@@ -161,6 +161,12 @@ class Averaged(MultiRate):
             if there:
                 self.to_training_point()
 
+    def let_go(self) -> None:
+        """Moves parameters no more while ``backward`` goes on: another optimizer has taken them over."""
+        if self._early is not None:
+            self._early.detach()
+            self._early = None
+
     @torch.no_grad()
     def average_of(self, parameter: Tensor) -> Tensor:
         """The average of one parameter, wherever it is at present; a tensor of its own."""
@@ -257,6 +263,7 @@ class Averaged(MultiRate):
         self.to_average()
         kept = [{name: group[name] for name in ("betas", "momentum") if name in group} for group in self.param_groups]
         super().load_state_dict(state_dict)
+        self.place.stepped = set()
         if not any(ITERATE in state for state in state_dict["state"].values()):
             for group, own in zip(self.param_groups, kept, strict=True):  # theirs are of a first moment
                 group.update(
@@ -273,6 +280,7 @@ class Averaged(MultiRate):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_begun" in state:
+            self.place.stepped = set()
             self._attach([])
 
     def _complete(self) -> None:
@@ -289,16 +297,15 @@ class Averaged(MultiRate):
         fresh = [parameter for parameter, done in begun if not done and ITERATE in self.state[parameter]]
         if not fresh:
             return
-        self._follow(fresh)
+        self._follow_fresh(fresh)
         for parameter in fresh:
             for name in (ITERATE, ANCHOR, AVERAGE):
                 if name in self.state[parameter]:
                     self.state[parameter][name].copy_(parameter)
 
-    def _follow(self, fresh: list[Tensor]) -> None:
+    def _follow_fresh(self, fresh: list[Tensor]) -> None:
         """Follows parameters that changed their device or type between construction and the first pass."""
-        if self._parameters[0].device != self._memory.device:
-            self._relocate()
+        self._follow()
         for parameter in fresh:
             state = self.state[parameter]
             if state[ITERATE].dtype != kernels.arithmetic_dtype(parameter.dtype):
@@ -327,13 +334,13 @@ class Averaged(MultiRate):
             self._attach([])  # unpickled before its model was
         super()._step(batches)
 
-    def _move_by_known_rates(self, batches: list[Batch], again: bool = False) -> Moved:
+    def _move_by_known_rates(self, batches: list[Batch], before: Sequence[Moved] = ()) -> Moved:
         self._begin()
         present, memory = self._present(batches), self._memory
         squares = self._gradient_squares(batches)
         finite = torch.isfinite(squares).all().to(memory.dtype)
         live = finite * awake(self.param_groups, memory.device, memory.dtype)
-        schedule = self._count(live, present, again)
+        schedule = self._count(live, present, before)
         moving = schedule.ne(0).to(memory.dtype) * live
         moving = moving if present is None else moving * present
         if not all(self._begun):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _TOGETHER = 1 << 15
 """Small tensors are processed together up to this many elements; on a CPU larger batches only leave the cache."""
 _TOGETHER_ON_DEVICE = 1 << 26
+
+_MOST_PLANS = 2000
+"""Layouts to remember."""
 
 _in_one_piece = Tensor.is_contiguous
 
@@ -48,8 +52,14 @@ class Collector:
     """Makes the batches of one optimizer's steps."""
 
     def __init__(self, optimizer: MultiRate) -> None:
-        self._optimizer = optimizer
+        self._reference = weakref.ref(optimizer)
         self._kept: _Kept | None = None
+
+    @property
+    def _optimizer(self) -> MultiRate:
+        optimizer = self._reference()
+        assert optimizer is not None
+        return optimizer
 
     def collect(self, among: Collection[int] | None = None) -> list[Batch]:
         """Batches of one group, type, device, kernel and bounded size.
@@ -60,7 +70,10 @@ class Collector:
         Raises:
             RuntimeError: For a sparse gradient or a sharded parameter.
         """
-        if among is not None or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return self._collected(among)
+        self._bound_plans()
+        if among is not None:
             return self._collected(among)
         groups = [
             (id(group), group.get("foreach"), *self._optimizer._elementwise(group))
@@ -69,6 +82,14 @@ class Collector:
         if self._kept is None or groups != self._kept.groups or not self._serves(self._kept):
             self._kept = self._noted(self._collected(None), groups)
         return [] if self._kept is None else self._kept.batches
+
+    def _bound_plans(self) -> None:
+        """Forgets how to lay out sets of parameters when there have been many, as where experts take turns."""
+        plans = self._optimizer._plans
+        if len(plans) > _MOST_PLANS:
+            kept = {key: plan for key, plan in plans.items() if key == "captured"}
+            plans.clear()
+            plans.update(kept)
 
     def release(self) -> None:
         """Lets go of gradients, after a step, so that they can be freed."""
@@ -136,7 +157,7 @@ class Collector:
                 tensors = [state[name] for name in names]
                 kernel = kernels.choose(fit[alike][1], fit[alike][0], cells, parameter, gradient, tensors)
                 limit = _limit(parameter, kernel)
-                kind = (*alike, kernel.__name__)
+                kind = (*alike, kernel.__name__, *(tensor.dtype for tensor in tensors))
                 batch, filled = open_batches.get(kind, (None, 0))
                 if batch is None or filled + size > limit:
                     batch, filled = optimizer._empty_batch(group, parameter, start, names), 0

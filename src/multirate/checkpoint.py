@@ -101,13 +101,22 @@ def _take(optimizer: MultiRate, index: int, saved: Mapping[str, Any]) -> None:
     for key, value in saved.items():
         if key in memory.slots or value is None:
             continue
-        if isinstance(value, Tensor) and key in state and isinstance(state[key], Tensor):
+        if not isinstance(value, Tensor):
+            state[key] = value
+        elif isinstance(state.get(key), Tensor) or _elementwise(optimizer, parameter, key):
             state[key].copy_(value)
-        elif isinstance(value, Tensor):
+        else:
             own = torch.float32 if value.dtype in (torch.float16, torch.bfloat16) else value.dtype
             state[key] = value.detach().to(device=parameter.device, dtype=own, copy=True)
-        else:
-            state[key] = value
     if saved and "step" not in saved:
         # torch.optim.SGD counts no steps; a momentum that exists has seen at least one.
         state["step"].fill_(1.0)
+
+
+def _elementwise(optimizer: MultiRate, parameter: Tensor, key: str) -> bool:
+    """Makes state that was not made yet, of a parameter that is frozen, in its own type."""
+    group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
+    if key not in optimizer._elementwise(group):
+        return False
+    optimizer._allocate(parameter, group)
+    return True

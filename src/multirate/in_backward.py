@@ -8,11 +8,13 @@ and ``step()`` only learns from what was measured on the way.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import TensorWeakRef
 
 if TYPE_CHECKING:
     from multirate.optimizer import Moved, MultiRate
@@ -37,7 +39,9 @@ class EarlyWork:
         self._optimizer = weakref.ref(optimizer)
         self._parameters = parameters
         self._waiting: list[int] = []
-        self._measured: dict[int, tuple[Tensor, int]] = {}
+        self._elements = 0
+        self._measured: dict[int, _Mark] = {}
+        self._stepped: set[int] = set()
         self.moved: list[Moved] = []
         self.table: Tensor | None = None
         self._handles = [
@@ -57,33 +61,38 @@ class EarlyWork:
         Raises:
             RuntimeError: When gradients are still to be reduced over processes, or were moved with already.
         """
-        optimizer = self._optimizer()
-        if optimizer is None:
-            return
         if _processes() > 1:
             raise RuntimeError(
                 "in_backward: True sees gradients before they are averaged over processes; use in_backward=False"
             )
-        if any(index in moved.index for moved in self.moved):
+        if index in self._stepped:
             raise RuntimeError(
-                "in_backward: a second backward pass came before step(), but parameters were moved in the first; "
-                "use in_backward=False to accumulate gradients"
+                "in_backward: a second backward pass came before step(), but parameters were moved in the first; call "
+                "step() after every backward pass, one that failed included, or accumulate with in_backward=False"
             )
         self._waiting.append(index)
-        if sum(self._parameters[i].numel() for i in self._waiting) >= _TOGETHER:
+        self._elements += self._parameters[index].numel()
+        if self._elements >= _TOGETHER:
             self.flush()
 
     @torch.no_grad()
     def flush(self) -> None:
         """Works on the gradients that are waiting."""
         optimizer, waiting = self._optimizer(), {*self._waiting}
-        self._waiting = []
+        self._waiting, self._elements = [], 0
         if optimizer is None or not waiting:
+            return
+        optimizer._follow()
+        if optimizer._early is not self:  # it was laid out anew
+            if optimizer._early is not None:
+                optimizer._early._waiting = [*waiting]
+                optimizer._early.flush()
             return
         if optimizer.moves_first:
             batches = optimizer._batches({i for i in waiting if optimizer._may_move_early(i)})
             if batches:
-                self.moved.append(optimizer._move_by_known_rates(batches, again=bool(self.moved)))
+                self.moved.append(optimizer._move_by_known_rates(batches, self.moved))
+                self._stepped |= self.moved[-1].index
                 for i in self.moved[-1].index:
                     self._parameters[i].grad = None
         else:
@@ -95,17 +104,52 @@ class EarlyWork:
                 for i in batch.index:
                     gradient = self._parameters[i].grad
                     assert gradient is not None
-                    self._measured[i] = gradient, gradient._version
+                    self._measured[i] = _Mark(
+                        TensorWeakRef(gradient), gradient._version, self._parameters[i]._version, _told(batch.options)
+                    )
 
-    def is_measured(self, index: int) -> bool:
-        """Whether the gradient of a parameter is the one that was measured, and has not been changed since."""
-        gradient, version = self._measured.get(index, (None, 0))
-        return gradient is not None and self._parameters[index].grad is gradient and gradient._version == version
+    def is_measured(self, index: int, options: Mapping[str, Any]) -> bool:
+        """Whether the gradient of a parameter is what was measured, and has not been changed since.
+
+        What autograd does not see is not seen here: ``gradient.data``, or a NumPy array of it.
+        """
+        mark, parameter = self._measured.get(index), self._parameters[index]
+        gradient = parameter.grad
+        return (
+            mark is not None
+            and gradient is not None
+            and mark.gradient() is gradient
+            and (gradient._version, parameter._version) == (mark.version, mark.of_parameter)
+            and _told(options) == mark.options
+        )
 
     def forget(self) -> None:
         """Begins anew, after a step."""
+        self._waiting, self._elements = [], 0
         self.moved, self.table = [], None
+        self._stepped.clear()
         self._measured.clear()
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What a gradient was measured from.
+
+    Attributes:
+        gradient: The gradient.
+        version: How often it had been changed.
+        of_parameter: How often the parameter had been.
+        options: Options that are part of the gradient.
+    """
+
+    gradient: TensorWeakRef
+    version: int
+    of_parameter: int
+    options: tuple[Any, ...]
+
+
+def _told(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    return options.get("weight_decay"), options["maximize"]
 
 
 def _take_off(handles: list[Any]) -> None:

@@ -40,6 +40,11 @@ class Lookahead(Around):
             raise ValueError(f"k: {k!r} must be a whole number of steps, at least 1")
         if not in_range("alpha", alpha, low=0.0, high=1.0) > 0:
             raise ValueError(f"alpha: {alpha!r} must be above 0, or the slow weights never move")
+        if getattr(optimizer, "in_backward", False) and getattr(optimizer, "moves_first", False):
+            raise ValueError(
+                "optimizer: one that moves parameters in backward leaves no gradients to tell what was moved; "
+                "use in_backward=False inside of Lookahead"
+            )
         self.k, self.alpha = k, alpha
         super().__init__(optimizer)
 

@@ -70,7 +70,8 @@ class Measuring:
         elif self._early is None or self._early.table is None:
             sums, elements = self._sums(batches)
         else:
-            gathered = {i for i in indices(batches) if self._early.is_measured(i)}
+            early = self._early
+            gathered = {i for b in batches for i in b.index if early.is_measured(i, b.options)}
             sums, elements = self._sums(self._batches(indices(batches) - gathered))
             sums = torch.where(self._cells_of(gathered), self._early.table, sums)
         live = torch.isfinite(sums).all().to(memory.dtype)
@@ -196,9 +197,13 @@ class Measuring:
 
     def _cells_of(self, index: Collection[int]) -> Tensor:
         """Which cells belong to some tensors."""
-        mask = torch.zeros(len(self._parameters), dtype=torch.bool)
-        mask[[*index]] = True
-        return mask.to(self._memory.device)[self._tree.tensor_of_cell]
+        key = ("cells of", *sorted(index))
+        if key not in self._plans:  # remembered, for the host would wait for the copy to a device
+            mask = torch.zeros(len(self._parameters), dtype=torch.bool)
+            mask[[*index]] = True
+            self._plans[key] = mask.to(self._memory.device)[self._tree.tensor_of_cell]
+        cells: Tensor = self._plans[key]
+        return cells
 
     def _gradient_squares(self, batches: list[Batch]) -> Tensor:
         """``‖g‖²`` of every tensor; 0 without a gradient."""
@@ -209,9 +214,10 @@ class Measuring:
         order = tuple(i for batch in batches for i in batch.index)
         if order == tuple(range(len(self._parameters))):
             return squares
-        if order not in self._plans:
-            self._plans[order] = torch.tensor(order, device=memory.device)
-        return torch.zeros_like(memory["step"]).index_copy(0, self._plans[order], squares)
+        key = ("order", *order)
+        if key not in self._plans:
+            self._plans[key] = torch.tensor(order, device=memory.device)
+        return torch.zeros_like(memory["step"]).index_copy(0, self._plans[key], squares)
 
 
 def indices(batches: Iterable[Batch]) -> set[int]:

@@ -72,6 +72,13 @@ class Memory:
             else:
                 self.values[key] = torch.full((self._size(slot.level),), slot.initial, dtype=dtype, device=device)
 
+    def take_back(self) -> None:
+        """Ends what stood for values in a step."""
+        for value in self.lent.values():
+            if isinstance(value, Lazy):
+                value.end()
+        self.lent = {}
+
     def _size(self, level: str) -> int:
         if level == MODEL:
             return 1

@@ -17,6 +17,7 @@ from multirate.ghost import awake
 from multirate.in_backward import EarlyWork
 from multirate.kernels import ANCHOR, AVERAGE, DIRECTION, ITERATE, TRACE, Batch
 from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, level_name, module_kinds
+from multirate.levels.tree import Spread
 from multirate.measuring import Measuring, indices, where
 from multirate.memory import MODEL, TENSOR, Memory, Slot, settle
 from multirate.rates import RatesView
@@ -126,7 +127,6 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
         self.transition = Transition(transition) if isinstance(transition, (int, float)) else transition
         self._kinds = module_kinds(params) if isinstance(params, nn.Module) else {}
         self.late, self.in_backward = late, in_backward
-        self._early: EarlyWork | None = None
         self._ready = False
         options = {
             "lr": lr,
@@ -140,7 +140,10 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
         self._ready = True
         self._build()
 
+    # Of optimizers that were pickled before there was such a thing.
     _state_dtype: torch.dtype | None = None
+    late = in_backward = False
+    _early: EarlyWork | None = None
 
     # -- construction ------------------------------------------------------------------------------------------
 
@@ -247,12 +250,16 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
                 loss = closure()
         if self._early is not None:
             self._early.flush()
-        batches = self._batches()
-        if batches or (self._early is not None and self._early.moved):
-            self._step(batches)
+        try:
+            batches = self._batches()
+            if batches or (self._early is not None and self._early.moved):
+                self._step(batches)
+            else:
+                self._no_step()
+        finally:
             self._collector.release()
-        else:
-            self._no_step()
+            if self._early is not None:
+                self._early.forget()
         return loss
 
     def _no_step(self) -> None:
@@ -266,11 +273,9 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
     def _step(self, batches: list[Batch]) -> None:
         if self.moves_first:
             moved = [] if self._early is None else [*self._early.moved]
-            self._learn([*moved, self._move_by_known_rates(batches, again=bool(moved))] if batches else moved)
+            self._learn([*moved, self._move_by_known_rates(batches, moved)] if batches else moved)
         else:
             self._learn_and_move(batches)
-        if self._early is not None:
-            self._early.forget()
 
     def _learn_and_move(self, batches: list[Batch]) -> None:
         """The order of the paper: measure, move rates, move parameters."""
@@ -284,18 +289,34 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
             self._memory["skipped"].add_(1.0 - finite)
             self._apply(batches, rates, schedule, measured.live)
         finally:
-            self._memory.lent = {}
+            self._memory.take_back()
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """No; but ``GradScaler`` asks just before it steps, having changed gradients without a trace.
+
+        Raises:
+            RuntimeError: When parameters were moved with the gradients as they were, scaled.
+        """
+        if self._early is not None and self.moves_first:
+            raise RuntimeError(
+                "in_backward: True moves parameters with the gradients of backward, which a GradScaler has scaled; "
+                "use in_backward=False, or bfloat16, which needs no scaler"
+            )
+        if self._early is not None:
+            self._early.forget()
+        return False
 
     def _may_move_early(self, index: int) -> bool:
         """Whether the rate of a parameter does not hang on the gradients of others."""
         return True
 
-    def _move_by_known_rates(self, batches: list[Batch], again: bool = False) -> Moved:
+    def _move_by_known_rates(self, batches: list[Batch], before: Sequence[Moved] = ()) -> Moved:
         """Moves parameters with the rates as they are, and measures on the way.
 
         Args:
             batches: The parameters.
-            again: Whether others have been moved in the same step before.
+            before: What has been moved in the same step already.
         """
         memory, present = self._memory, self._present(batches)
         factor = memory["factor"].clone() if present is None else memory["factor"] * present
@@ -304,19 +325,21 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
         finite = torch.isfinite(self._gradient_squares(batches)).all().to(memory.dtype)
         live = finite * awake(self.param_groups, memory.device, memory.dtype)
         rates = self.adaptation.combined(memory, self._reference_lr)
-        schedule = self._count(live, present, again) * live
+        schedule = self._count(live, present, before) * live
         rates_of, coefficients, moved = (
             self._rates_of(rates, schedule),
             self._coefficients(schedule),
             self._columns(schedule.ne(0)),
         )
+        self._seed(batches)
         found = [
-            batch.kernel.measure_and_apply(
-                batch, before, rates_of(batch), coefficients(batch), live.to(*where(batch)), moved(batch)
+            kernels.measure_and_apply(
+                batch, own, rates_of(batch), coefficients(batch), live.to(*where(batch)), moved(batch)
             )
-            for batch, before in zip(batches, previous, strict=True)
+            for batch, own in zip(batches, previous, strict=True)
         ]
         sums, elements = self._scaled(batches, previous, *self._table(batches, found))
+        factor = factor * live
         return Moved(self._weighted(sums, factor), elements, factor, finite, live, indices(batches))
 
     def _learn(self, moved: list[Moved]) -> None:
@@ -341,8 +364,7 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
         Args:
             among: Positions of the parameters to look at (default: all).
         """
-        if self._parameters and self._parameters[0].device != self._memory.device:
-            self._relocate()
+        self._follow()
         return self._collector.collect(among)
 
     def _elementwise(self, group: dict[str, Any]) -> dict[str, tuple[float, torch.dtype | None]]:
@@ -379,13 +401,12 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
     def _place(self, batch: Batch) -> None:
         """Notes where the parameters of a batch are; see :class:`multirate.averaged.Averaged`."""
 
-    def _count(self, live: Tensor, present: Tensor | None, again: bool = False) -> Tensor:
+    def _count(self, live: Tensor, present: Tensor | None, before: Sequence[Moved] = ()) -> Tensor:
         """Counts the step for the tensors that take it, notes and returns the schedule's factor of every tensor."""
         memory = self._memory
         taken = live.expand(len(self._parameters)) if present is None else live * present
         memory["step"].add_(taken)
-        if not again:
-            memory["time"].add_(live)
+        memory["time"].add_(live if not before else live * (1.0 - torch.stack([m.live for m in before]).amax()))
         scalars = {name: memory[name] for name in ("step", *self.rule.scalars)}
         start = 0
         for group in self.param_groups:
@@ -459,7 +480,7 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
         if self.transition is not None:
             rates = self.transition.mix(rates, self._memory["time"][0], self._reference_lr)
         tree = self._tree
-        if isinstance(rates, Lazy):
+        if isinstance(rates, Lazy) and not isinstance(rates, Spread):
             worked_out_later = rates * tree.of_tensors(schedule)
             return lambda batch: worked_out_later
         cells = (
@@ -485,9 +506,16 @@ class MultiRate(Measuring, RatesView, torch.optim.Optimizer):
             ValueError: When the state has rates of levels this optimizer lacks, or of other shapes; nothing is changed.
         """
         checkpoint.load(self, state_dict, super().load_state_dict)
+        if self._early is not None:
+            self._early.forget()
+
+    def _follow(self) -> None:
+        """Follows parameters that moved to another device after construction."""
+        if self._parameters and self._parameters[0].device != self._memory.device:
+            self._relocate()
 
     def _relocate(self) -> None:
-        """Follows parameters that moved to another device after construction."""
+        """Lays everything out where the parameters are now."""
         for parameter in self._parameters:
             state = self.state[parameter]
             for name, value in state.items():

@@ -162,6 +162,18 @@ class Lazy(TensorList):
     def __len__(self) -> int:
         return self._length
 
+    def end(self) -> None:
+        """Lets go of what the values would be worked out from."""
+
+    def _foreach_(self, operation: str, *operands: Any, **scalars: Any) -> TensorList:
+        raise TypeError(
+            f"{operation}_: values of the parameter level are worked out later and cannot be changed in place; "
+            "write new ones with multirate.memory.settle_values"
+        )
+
+    def addcmul(self, first: TensorList, second: TensorList, value: float = 1.0) -> TensorList:
+        return self.add(first.mul(second).mul(value))
+
     def settle(self, new: Any, live: Any) -> None:
         """Takes over new values where they are finite and the step is live, which not every such list can."""
         raise AssertionError(f"{type(self).__name__} keeps nothing")

@@ -109,6 +109,7 @@ def attach(optimizer: Averaged, modules: Iterable[nn.Module]) -> None:
         if other is not optimizer and not other.place.released and mine & theirs:
             other.to_average()
             other.place.released = True
+            other.let_go()
     _living.add(optimizer)
     for module in modules:
         hooks = [getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -51,6 +51,22 @@ def choose(
     return among[-1]
 
 
+def measure_and_apply(
+    batch: Batch,
+    previous: Mapping[str, Sequence[Tensor]],
+    rates: Sequence[Tensor],
+    c: Mapping[str, Sequence[Tensor]],
+    live: Tensor,
+    moved: Sequence[Tensor],
+) -> Measured:
+    """Measures and applies, for rates that are known before what is measured; in one pass where a kernel can."""
+    if batch.kernel is compiled:
+        return compiled.measure_and_apply(batch, previous, rates, c, live, moved)
+    measured: Measured = batch.kernel.measure(batch, previous)
+    batch.kernel.apply(batch, rates, c, live, moved)
+    return measured
+
+
 def formulas(
     batches: list[Batch], tree: Tree, memory: Memory, factor: Tensor, plans: MutableMapping[Any, Any]
 ) -> Formulas | None:
@@ -89,5 +105,6 @@ __all__ = [
     "candidates",
     "choose",
     "formulas",
+    "measure_and_apply",
     "rounding",
 ]

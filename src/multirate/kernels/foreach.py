@@ -24,7 +24,7 @@ from multirate.kernels.rounding import close, opened
 from multirate.levels.cells import Cells
 from multirate.tensorlist import TensorList
 
-__all__ = ["advance", "apply", "look", "measure", "measure_and_apply"]
+__all__ = ["advance", "apply", "look", "measure"]
 
 _INTEGER = {torch.float32: torch.int32, torch.float64: torch.int64}
 
@@ -134,20 +134,6 @@ def apply(
             else:
                 kept.copy_(torch.where(live > 0, direction.to(kept.dtype), kept))
     _close(batch, state, live)
-
-
-def measure_and_apply(
-    batch: Batch,
-    previous: Mapping[str, Sequence[Tensor]],
-    rates: Sequence[Tensor],
-    c: Mapping[str, Sequence[Tensor]],
-    live: Tensor,
-    moved: Sequence[Tensor],
-) -> Measured:
-    """See :func:`multirate.kernels.reference.measure_and_apply`."""
-    measured = measure(batch, previous)
-    apply(batch, rates, c, live, moved)
-    return measured
 
 
 def advance(

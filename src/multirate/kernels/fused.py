@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from multirate.kernels.batch import Batch, Measured
+from multirate.kernels.batch import Batch
 from multirate.kernels.foreach import advance, look, measure
 from multirate.levels.cells import Cells
 from multirate.rules import Adam
 
-__all__ = ["advance", "apply", "fits", "look", "measure", "measure_and_apply", "takes"]
+__all__ = ["advance", "apply", "fits", "look", "measure", "takes"]
 
 
 def fits(batch: Batch, like: Tensor) -> bool:
@@ -63,17 +63,3 @@ def apply(
             maximize=options["maximize"],
             found_inf=skip,
         )
-
-
-def measure_and_apply(
-    batch: Batch,
-    previous: Mapping[str, Sequence[Tensor]],
-    rates: Sequence[Tensor],
-    c: Mapping[str, Sequence[Tensor]],
-    live: Tensor,
-    moved: Sequence[Tensor],
-) -> Measured:
-    """See :func:`multirate.kernels.reference.measure_and_apply`."""
-    measured = measure(batch, previous)
-    apply(batch, rates, c, live, moved)
-    return measured

@@ -108,20 +108,6 @@ def apply(
             close(batch, i, name, value, live)
 
 
-def measure_and_apply(
-    batch: Batch,
-    previous: Mapping[str, Sequence[Tensor]],
-    rates: Sequence[Tensor],
-    c: Mapping[str, Sequence[Tensor]],
-    live: Tensor,
-    moved: Sequence[Tensor],
-) -> Measured:
-    """:func:`measure`, then :func:`apply`, for rates that are known before what is measured."""
-    measured = measure(batch, previous)
-    apply(batch, rates, c, live, moved)
-    return measured
-
-
 def advance(
     batch: Batch,
     rates: Sequence[Tensor],

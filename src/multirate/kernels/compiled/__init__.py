@@ -79,8 +79,10 @@ def apply(
     if not device and not live.numpy():
         return
     if isinstance(rates, Formula):
+        _changed(batch)
         rates.work.apply(batch, rates, c, live, moved)
         return
+    _changed(batch)
     kernel = _kernel(batch, ("apply",), lambda: programs.apply(batch, c, live=device))
     kernel(
         batch,
@@ -100,10 +102,11 @@ def measure_and_apply(
     live: Tensor,
     moved: Sequence[Tensor],
 ) -> Measured:
-    """See :func:`multirate.kernels.reference.measure_and_apply`; here it is one pass."""
+    """See :func:`multirate.kernels.measure_and_apply`; here it is one pass."""
     device = on_device(batch)
     if not device and not live.numpy():
         return measure(batch, previous)
+    _changed(batch)
     kernel = _kernel(batch, ("both",), lambda: programs.measure_and_apply(batch, previous, c, live=device))
     elements = _elements(batch, kernel.program)
     earlier = {f"{PREVIOUS}{name}": values for name, values in previous.items()}
@@ -141,6 +144,7 @@ def advance(
     if not device and not live.numpy():
         batch.held = None
         return foreach.advance(batch, rates, c, live, shares, rests_at_average)
+    _changed(batch)
     kernel = _kernel(
         batch, ("advance", rests_at_average), lambda: programs.advance(batch, c, rests_at_average, live=device)
     )
@@ -157,6 +161,11 @@ def advance(
         backwards=True,
     )
     return _measured(elements, table)
+
+
+def _changed(batch: Batch) -> None:
+    """Tells autograd of what is written behind its back: a graph that still needs the old values has to complain."""
+    torch.autograd.graph.increment_version(batch.parameters)
 
 
 def _kernel(batch: Batch, task: tuple[Any, ...], trace: Callable[[], Program]) -> Kernel:

@@ -159,7 +159,7 @@ class _Plan:
 
 
 def _plan(batch: Batch, whole: bool) -> _Plan:
-    key = (whole, *batch.index)
+    key = ("items", whole, *batch.index)
     if key not in batch.plans:
         batch.plans[key] = _planned(batch, whole)
     plan: _Plan = batch.plans[key]

@@ -116,7 +116,7 @@ class Kernel:
             given["columns"] = torch.stack([v.to(self._dtype) for v in values], dim=1)
         if self.program.calls:
             values_of_calls = tuple(self.program.call_values(numbers))
-            given["calls"] = _remembered(batch, (self, batch.start), values_of_calls, self._dtype)
+            given["calls"] = _remembered(batch, (self, device, batch.start), values_of_calls, self._dtype)
         if "seeds" in self._arguments:
             assert batch.seeds is not None
             given["seeds"] = vector(batch.seeds, batch.plans)

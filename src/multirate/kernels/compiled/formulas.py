@@ -75,6 +75,10 @@ class Formula(Lazy):
             return Formula(self.work, self.work.combined("minimum", raised, nodes[2]) if high < inf else raised)
         return Formula(self.work, self.work.combined(operation, *nodes))
 
+    def end(self) -> None:
+        """Ends the pass."""
+        self.work.end()
+
     def settle(self, new: Any, live: Any) -> None:
         """Has the pass store new values in the place of these, where they are finite and the step is live."""
         work = self.work
@@ -114,6 +118,12 @@ class Pass:
             if isinstance(values, TensorList)
         }
         """The values of the memory's parameter level."""
+
+    def end(self) -> None:
+        """Lets go of everything, so that nothing of a step is held."""
+        self.learned, self.products = {}, []
+        for kept in (self._cells, self._lists, self._sums):
+            kept.clear()
 
     # -- writing down ------------------------------------------------------------------------------------------
 

@@ -273,7 +273,7 @@ def apply(
 
 
 def measure_and_apply(batch: Batch, previous: Mapping[str, Any], c: Mapping[str, Any], live: bool) -> Program:
-    """Of :func:`multirate.kernels.reference.measure_and_apply`; previous coefficients have a name of their own."""
+    """Of :func:`multirate.kernels.measure_and_apply`; previous coefficients have a name of their own."""
     before = _Trace(batch, previous, live=False, prefix=PREVIOUS)
     measured = before.program(reference.measure(before.batch, before.coefficients))
     return replace(measured, stores=apply(batch, c, live, recorder=before.recorder).stores)
