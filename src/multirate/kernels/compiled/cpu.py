@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import linecache
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -19,9 +17,10 @@ from multirate.kernels.batch import Batch, vector
 from multirate.kernels.compiled.layout import runs
 from multirate.kernels.compiled.numba_source import source
 from multirate.kernels.compiled.programs import Program
+from multirate.kernels.compiled.threads import together
 
 _CHUNK = 1 << 16
-"""Elements that a thread takes at a time; what is summed in which order does not depend on the number of threads."""
+"""Elements that a thread takes at a time; what is summed in which order does not depend on which thread takes what."""
 _BLOCK = 1 << 12
 """Elements summed in the precision of the arithmetic; the sums of blocks are added in float64."""
 _WORTH_A_THREAD = 1 << 16
@@ -91,7 +90,8 @@ class Kernel:
             table[:, k] = vector(columns[name], batch.plans).numpy()
         sums = np.zeros((len(self.program.sums), plan.cells))
         partial = np.zeros((len(plan.items), len(self.program.sums)))
-        fixed = (
+        # In this order the compiled function looks for them, see numba_source.
+        used = (
             addresses,
             plan.layout,
             plan.items,
@@ -100,9 +100,12 @@ class Kernel:
             np.array([*self.program.call_values(numbers), 0.0]),
             partial,
             sums,
-            backwards,
         )
-        plan.run(lambda start, stop: self._function(*fixed, start, stop))
+        data = np.zeros(14, dtype=np.int64)
+        data[: len(used)] = [array.ctypes.data for array in used]
+        data[8:13] = len(batch.index), len(plan.items), plan.cells, backwards, data[13:].ctypes.data
+        threads = max(1, min(torch.get_num_threads(), plan.elements // _WORTH_A_THREAD, len(plan.items)))
+        together(self._function, data.ctypes.data, threads)
         for k, row in enumerate(sums):
             row += np.bincount(plan.cell_of_item, partial[:, k], plan.cells)
         return torch.from_numpy(sums)
@@ -134,28 +137,14 @@ class _Plan:
         items: For each item its tensor, its place a, a range of c and, in each run, a range of elements.
         cell_of_item: The first cell of each item.
         cells: Number of sums of each kind.
-        costs: Elements of each item.
+        elements: Number of elements.
     """
 
     layout: np.ndarray[Any, Any]
     items: np.ndarray[Any, Any]
     cell_of_item: np.ndarray[Any, Any]
     cells: int
-    costs: np.ndarray[Any, Any]
-    _bounds: dict[int, list[int]] = field(default_factory=dict)
-
-    def run(self, work: Callable[[int, int], None]) -> None:
-        """Has every thread do a share of the items, of about the same size."""
-        total = int(self.costs.sum())
-        threads = max(1, min(torch.get_num_threads(), total // _WORTH_A_THREAD))
-        if threads not in self._bounds:
-            targets = total * np.arange(1, threads) / threads
-            self._bounds[threads] = [0, *np.searchsorted(self.costs.cumsum(), targets).tolist(), len(self.items)]
-        bounds = self._bounds[threads]
-        others = [_pool(threads).submit(work, *bounds[i : i + 2]) for i in range(1, threads)]
-        work(*bounds[:2])
-        for other in others:
-            other.result()
+    elements: int
 
 
 def _plan(batch: Batch, whole: bool) -> _Plan:
@@ -167,7 +156,7 @@ def _plan(batch: Batch, whole: bool) -> _Plan:
 
 
 def _planned(batch: Batch, whole: bool) -> _Plan:
-    layout, items, costs = [], [], []
+    layout, items = [], []
     for t, (cells, parameter) in enumerate(zip(batch.cells, batch.parameters, strict=True)):
         elements = parameter.numel()
         A, B, C, D = (1, 1, 1, elements) if whole else runs(cells)
@@ -175,24 +164,27 @@ def _planned(batch: Batch, whole: bool) -> _Plan:
         if whole or cells.whole:
             cuts = [*range(0, elements, _CHUNK), elements]
             items += [(t, 0, 0, 1, low, high) for low, high in pairwise(cuts)]
-            costs += [high - low for low, high in pairwise(cuts)]
         elif elements:
             step = max(1, _CHUNK // (B * D))
             cuts = [*range(0, C, step), C]
             for a in range(A):
                 items += [(t, a, low, high, 0, D) for low, high in pairwise(cuts)]
-                costs += [B * D * (high - low) for low, high in pairwise(cuts)]
     where = np.array(layout, dtype=np.int64)
     table = np.array(items, dtype=np.int64).reshape(-1, 6)
     first = where[table[:, 0], 3] + table[:, 1] * where[table[:, 0], 1] + table[:, 2]
     cells_in_all = len(batch.index) if whole else batch.cells_in_all
-    return _Plan(where, table, first, cells_in_all, np.array(costs, dtype=np.int64))
+    return _Plan(where, table, first, cells_in_all, sum(parameter.numel() for parameter in batch.parameters))
+
+
+_kept: list[Any] = []
+"""Compiled functions, which have to stay where they are."""
 
 
 @cache
-def _compiled(text: str, dtype: str) -> Callable[..., None]:
-    """Compiles source; the first call, on nothing, is what takes the time."""
+def _compiled(text: str, dtype: str) -> int:
+    """Compiles source; returns where the function is."""
     import numba
+    from llvmlite import ir
     from numba.core import cgutils, types
     from numba.core.compiler import Compiler
     from numba.extending import intrinsic
@@ -203,6 +195,17 @@ def _compiled(text: str, dtype: str) -> Callable[..., None]:
             return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
         return types.voidptr(address), emit
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def taken(typing_context: Any, address: Any) -> Any:
+        """Counts one up, whichever thread asks, and returns what it was."""
+
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            number = ir.IntType(64)
+            place = builder.inttoptr(arguments[0], number.as_pointer())
+            return builder.atomic_rmw("add", place, ir.Constant(number, 1), "monotonic")
+
+        return types.int64(address), emit
 
     class Separate(Compiler):  # type: ignore[misc]
         """Takes arrays for separate, without which a loop that stores several of them is not vectorised."""
@@ -220,6 +223,8 @@ def _compiled(text: str, dtype: str) -> Callable[..., None]:
         "exp": np.exp,
         "carray": numba.carray,
         "as_pointer": as_pointer,
+        "taken": taken,
+        "int64": numba.int64,
         **{name: getattr(numba, name) for name in _TYPES.values()},
     }
     name = f"<multirate kernel {len(linecache.cache)}>"
@@ -228,14 +233,8 @@ def _compiled(text: str, dtype: str) -> Callable[..., None]:
     options: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
     for inner in ("block", "strip"):
         scope[inner] = numba.njit(scope[inner], pipeline_class=Separate, no_cpython_wrapper=True, **options)
-    function: Callable[..., None] = numba.njit(scope["kernel"], **options)
-    return function
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix="multirate")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+    scope["kernel"] = numba.njit(scope["kernel"], no_cpython_wrapper=True, **options)
+    entry = numba.cfunc(types.void(types.voidptr))(scope["entry"])
+    _kept.append(entry)
+    address: int = entry.address
+    return address

@@ -37,10 +37,13 @@ def strip({arrays}{cell_arrays}{sums}{outer}):
     for i in range({first}.shape[0]):
 {strip}
 
-def kernel(pointers, layout, items, columns, given, calls, partial, sums, backwards, start, stop):
+def kernel(pointers, layout, items, columns, given, calls, partial, sums, backwards, counter):
 {calls}
-    for position in range(start, stop):
-        item = start + stop - 1 - position if backwards else position
+    while True:
+        position = taken(counter)
+        if position >= items.shape[0]:
+            break
+        item = items.shape[0] - 1 - position if backwards else position
         tensor, a, c0, c1 = items[item, 0], items[item, 1], items[item, 2], items[item, 3]
         B, C, D, cell = layout[tensor, 0], layout[tensor, 1], layout[tensor, 2], layout[tensor, 3]
 {tensor}
@@ -64,6 +67,21 @@ def kernel(pointers, layout, items, columns, given, calls, partial, sums, backwa
 {partial}
                     else:
 {run}
+
+def entry(data):
+    a = carray(data, (14,), int64)
+    kernel(
+        carray(as_pointer(a[0]), (a[8], {array_count}), int64),
+        carray(as_pointer(a[1]), (a[8], 4), int64),
+        carray(as_pointer(a[2]), (a[9], 6), int64),
+        carray(as_pointer(a[3]), (a[8], {column_count}), float64),
+        carray(as_pointer(a[4]), ({given_count}, a[10]), float64),
+        carray(as_pointer(a[5]), ({call_count},), float64),
+        carray(as_pointer(a[6]), (a[9], {sum_count}), float64),
+        carray(as_pointer(a[7]), ({sum_count}, a[10]), float64),
+        a[11] != 0,
+        a[12],
+    )
 """
 
 
@@ -110,6 +128,11 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
     values = used([*program.calls, *of(Kind.TENSOR), *of(Kind.CELL)], of(Kind.ELEMENT))
     return _TEMPLATE.format(
         first=next(iter(place.values())),
+        array_count=len(place),
+        column_count=len(column),
+        given_count=len(given),
+        call_count=len(program.calls) + 1,
+        sum_count=len(program.sums),
         arrays="".join(f"{p}, " for p in place.values()),
         values=", ".join(values),
         outer=", ".join(outer),

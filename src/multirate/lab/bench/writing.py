@@ -17,6 +17,8 @@ from multirate.lab.bench.charts import growth_chart, ratio_chart
 from multirate.lab.bench.compilation import Compilation
 from multirate.lab.bench.growth import SWEEPS, GrowthRow
 from multirate.lab.bench.measuring import WARM_UPS
+from multirate.lab.bench.passes import Profiles
+from multirate.lab.bench.passes import rows as pass_rows
 from multirate.lab.bench.steps import CaseRounds, bandwidths, timings
 from multirate.lab.bench.training import WORKLOADS, TrainingTiming
 from multirate.lab.environment import hardware, revision, versions
@@ -40,6 +42,7 @@ class Speed:
         left_out: What was asked for and not measured, with the reason.
         compilations: First steps.
         cases: Steps.
+        profiles: Our steps, taken apart.
         growth: Steps of growing size.
         training: Whole training steps.
         seconds: What the run took.
@@ -54,6 +57,7 @@ class Speed:
     left_out: dict[str, str]
     compilations: tuple[Compilation, ...]
     cases: tuple[CaseRounds, ...]
+    profiles: Profiles | None
     growth: tuple[GrowthRow, ...]
     training: tuple[TrainingTiming, ...]
     seconds: float
@@ -85,6 +89,11 @@ def markdown(speed: Speed) -> str:
     if any(chart.key == "ratios" for chart in _charts(speed)):
         parts.append("![Ratio of step times to the fastest AdamW, by case](speed-ratios.png)\n")
     parts += [text for case in speed.cases for text in _case(case)]
+    if speed.profiles is not None:
+        described = {name: CANDIDATES[name].description for name in speed.optimizers}
+        of = speed.profiles
+        size = f"Parameters of `{of.case}`: {of.parameters:,} elements in {of.tensors:,} tensors."
+        parts += ["## Passes\n", f"{_PASSES} {size}\n", markdown_table(pass_rows(of, described), 1)]
     if speed.compilations:
         parts += ["## Compiling\n", _COMPILING, markdown_table(tables.compilation_rows(speed.compilations), 1)]
     if speed.growth:
@@ -106,6 +115,10 @@ _STEPS = (
     "parameter, by an ideal implementation ([how they are counted](../../docs/performance.md)); over the time of a "
     "step they are a bandwidth, told as a share of that of copying. State: bytes a parameter. Peak: what a step "
     "allocates for a moment.\n"
+)
+_PASSES = (
+    "Our steps taken apart, in rounds of their own: every pass over memory by the bytes that it has to move, and what "
+    "is left of the step, which is the host's. Medians, which need not add up."
 )
 _COMPILING = (
     "The first step of a new process against its next ones, on three small tensors. A process compiles once for each "

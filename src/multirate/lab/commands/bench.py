@@ -16,6 +16,8 @@ from multirate.lab.bench.candidates import CANDIDATES, Candidate
 from multirate.lab.bench.compilation import compilations
 from multirate.lab.bench.growth import SWEEPS, run_growth
 from multirate.lab.bench.measuring import WARM_UPS
+from multirate.lab.bench.passes import CASE as PASSES_CASE
+from multirate.lab.bench.passes import run_passes
 from multirate.lab.bench.shapes import CASES, Shapes, elements, shrunk
 from multirate.lab.bench.steps import CaseRounds, groups_of, run_case, timings
 from multirate.lab.bench.training import WORKLOADS, run_training
@@ -44,7 +46,9 @@ class Part:
 
 
 DEFAULT_CASES = ",".join(case.name for case in CASES.values() if case.by_default)
-PARTS: Registry[Part] = Registry("part", [Part("compiling"), Part("steps"), Part("growth"), Part("training")])
+PARTS: Registry[Part] = Registry(
+    "part", [Part(name) for name in ("compiling", "steps", "passes", "growth", "training")]
+)
 
 
 @click.command()
@@ -112,6 +116,14 @@ def bench(
     candidates = [candidate for candidate in candidates if candidate.name not in failed]
 
     measured = _steps(console, candidates, cases, rounds, place, quick) if "steps" in parts else []
+    profiles = None
+    if "passes" in parts and place.type == "cpu":
+        shapes = _small(CASES[PASSES_CASE].make()) if quick else CASES[PASSES_CASE].make()
+        with progress_bar(console, "passes", WARM_UPS + rounds) as on_round:
+            profiles = run_passes(
+                candidates, shapes, case=PASSES_CASE, rounds=rounds,
+                copied=COPIED_QUICK if quick else COPIED, on_round=on_round,
+            )  # fmt: skip
     growth, training = [], []
     if "growth" in parts:
         sizes = sum(len(sweep.quick if quick else sweep.sizes) for sweep in SWEEPS.values())
@@ -134,6 +146,7 @@ def bench(
         left_out=left_out,
         compilations=tuple(compiled),
         cases=tuple(measured),
+        profiles=profiles,
         growth=tuple(growth),
         training=tuple(training),
         seconds=time.perf_counter() - started,
