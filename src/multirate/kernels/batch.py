@@ -53,6 +53,7 @@ class Batch:
         cells_in_all: Number of those.
         plans: What kernels remember of the layout of an optimizer's parameters.
         addresses: What kernels remember, in this step, of where tensors lie.
+        layouts: What kernels remember of how the batch is laid out, as long as it is kept.
     """
 
     rule: Rule
@@ -78,6 +79,7 @@ class Batch:
     cells_in_all: int = 0
     plans: dict[Any, Any] = field(default_factory=dict)
     addresses: dict[str, Any] = field(default_factory=dict)
+    layouts: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def reference_state(self) -> str | None:

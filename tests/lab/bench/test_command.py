@@ -30,6 +30,12 @@ def test_the_command_measures_everything_and_keeps_raw_times(invoke, tmp_path):
     assert {row["sweep"] for row in kept["growth"]} == {"parameters", "tensors"}
     assert {row["workload"] for row in kept["training"]} == {"resnet18", "gpt"}
     assert [each["name"] for each in kept["compilations"]] == ["cam-hd-layer", "adamw-self"]
+    taken_apart = {each["optimizer"]: each for each in kept["profiles"]["optimizers"]}
+    assert {name: [*each["passes"]] for name, each in taken_apart.items()} == {
+        "cam-hd-layer": ["measure", "apply"], "adamw-self": ["look", "advance"], "adamw-fused": [],
+    }  # fmt: skip
+    for each in taken_apart.values():
+        assert all(len(times) == 2 for times in (each["seconds"], *each["passes"].values()))
     table = (tmp_path / "speed.md").read_text()
     assert "A trial with small sizes" in table
     for text in (*(CANDIDATES[name].description for name in FEW.split(",")), *(goal.text for goal in GOALS)):
@@ -46,6 +52,7 @@ def test_parts_and_cases_can_be_left_out(invoke, tmp_path):
     kept = json.loads((tmp_path / "speed.json").read_text())
     assert [case["case"] for case in kept["cases"]] == ["flat"]
     assert kept["growth"] == kept["training"] == kept["compilations"] == []
+    assert kept["profiles"] is None
     # Without an AdamW there is no ratio to draw.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["speed.json", "speed.md"]
     assert "## Growth" not in (tmp_path / "speed.md").read_text()

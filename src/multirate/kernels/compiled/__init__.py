@@ -199,6 +199,8 @@ def _by_cell(rates: Sequence[Tensor]) -> dict[str, Tensor]:
 
 def _elements(batch: Batch, program: Program) -> dict[str, Sequence[Tensor]]:
     """Room for what is written down for every element, in one piece; each tensor starts at a round address."""
+    if not program.elements:
+        return {}
     first, sizes = batch.parameters[0], [-(-p.numel() // 4) * 4 for p in batch.parameters]
 
     def room() -> list[Tensor]:

@@ -148,10 +148,12 @@ class _Plan:
 
 
 def _plan(batch: Batch, whole: bool) -> _Plan:
-    key = ("items", whole, *batch.index)
-    if key not in batch.plans:
-        batch.plans[key] = _planned(batch, whole)
-    plan: _Plan = batch.plans[key]
+    if whole not in batch.layouts:
+        key = ("items", whole, *batch.index)
+        if key not in batch.plans:
+            batch.plans[key] = _planned(batch, whole)
+        batch.layouts[whole] = batch.plans[key]
+    plan: _Plan = batch.layouts[whole]
     return plan
 
 

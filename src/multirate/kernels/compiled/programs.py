@@ -21,6 +21,7 @@ SHARE = "share"
 MOVED = "moved"
 HELD = "held"
 """What the direction of a tensor was to be multiplied by, lest it be too long."""
+_SIGNATURE = "signature"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +116,14 @@ def option_numbers(batch: Batch) -> dict[str, float]:
 
 
 def signature(batch: Batch) -> tuple[Any, ...]:
-    """What decides the arithmetic: batches that agree in it share their programs."""
+    """What decides the arithmetic: batches that agree in it share their programs. Found once a step."""
+    if _SIGNATURE not in batch.addresses:
+        batch.addresses[_SIGNATURE] = _signature(batch)
+    found: tuple[Any, ...] = batch.addresses[_SIGNATURE]
+    return found
+
+
+def _signature(batch: Batch) -> tuple[Any, ...]:
     options = tuple(
         (name, tuple(v > 0 for v in value) if isinstance(value, tuple) else value > 0 if _is_number(value) else value)
         for name, value in _relevant(batch)
