@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from multirate.kernels.compiled.programs import Program
+from multirate.kernels.compiled.statements import Statements, indented
 from multirate.kernels.compiled.symbols import Kind, Node
 
 _OPERATIONS = {
@@ -92,37 +93,21 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
         program: What is done to an element.
         arrays: Type of every elementwise tensor by name, those that elements are written to (``element0`` ...) last.
     """
-    names = {id(node): f"v{i}" for i, node in enumerate(program.nodes)}
-    for i, node in enumerate(program.calls):
-        names[id(node)] = f"k{i}"
-    for node in program.nodes:
-        if node.operation == "constant":
-            names[id(node)] = f"T({node.arguments[0]!r})"
+    says = Statements(program, _OPERATIONS, constant=lambda value: f"T({value!r})", loaded=lambda value: f"T({value})")
+    of, name_of = says.of, says.name
     place = {name: f"a{i}" for i, name in enumerate(arrays)}
     column = {name: i for i, name in enumerate(program.columns)}
     given = {name: i for i, name in enumerate(program.cells)}
 
-    def of(kind: Kind) -> list[Node]:
-        return [node for node in program.nodes if node.kind is kind and node.operation != "constant"]
-
-    def statements(nodes: Iterable[Node], load: Callable[[str], str]) -> Iterator[str]:
-        for node in nodes:
-            name = names[id(node)]
-            if node.operation != "input":
-                arguments = [names[id(a)] for a in node.arguments]
-                yield f"{name} = {_OPERATIONS[node.operation].format(*arguments)}"
-            else:
-                yield f"{name} = T({load(node.arguments[0])})"
-
     def used(nodes: Iterable[Node], by: Iterable[Node]) -> list[str]:
         wanted = {id(a) for n in by for a in n.arguments} | {id(n) for n in program.outputs}
-        return list(dict.fromkeys(names[id(n)] for n in nodes if id(n) in wanted))
+        return list(dict.fromkeys(name_of(n) for n in nodes if id(n) in wanted))
 
-    loads = list(statements(of(Kind.ELEMENT), lambda name: f"{place[name]}[i]"))
-    stores = [f"{place[name]}[i] = {_cast(names[id(node)], arrays[name])}" for name, node in program.stores.items()]
-    stores += [f"{place[f'element{k}']}[i] = {names[id(node)]}" for k, node in enumerate(program.elements)]
-    of_cell = list(statements(of(Kind.CELL), lambda name: f"given[{given[name]}, node]"))
-    of_strip = list(statements(of(Kind.CELL), lambda name: f"c{given[name]}[i]"))
+    loads = list(says.assigned(of(Kind.ELEMENT), lambda name: f"{place[name]}[i]"))
+    stores = [f"{place[name]}[i] = {_cast(name_of(node), arrays[name])}" for name, node in program.stores.items()]
+    stores += [f"{place[f'element{k}']}[i] = {name_of(node)}" for k, node in enumerate(program.elements)]
+    of_cell = list(says.assigned(of(Kind.CELL), lambda name: f"given[{given[name]}, node]"))
+    of_strip = list(says.assigned(of(Kind.CELL), lambda name: f"c{given[name]}[i]"))
     totals = range(len(program.sums))
     outer = used([*program.calls, *of(Kind.TENSOR)], [*of(Kind.CELL), *of(Kind.ELEMENT)])
     values = used([*program.calls, *of(Kind.TENSOR), *of(Kind.CELL)], of(Kind.ELEMENT))
@@ -139,34 +124,34 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
         cell_arrays="".join(f"c{k}, " for k in given.values()),
         cell_slices="".join(f"given[{k}, first:last], " for k in given.values()),
         sums="".join(f"s{k}, " for k in totals),
-        zeros=_indented(1, [f"t{k} = ZERO" for k in totals]),
-        element=_indented(2, [*loads, *stores, *(f"t{k} += {names[id(n)]}" for k, n in enumerate(program.sums))]),
-        strip=_indented(
+        zeros=_block(1, [f"t{k} = ZERO" for k in totals]),
+        element=_block(2, [*loads, *stores, *(f"t{k} += {name_of(n)}" for k, n in enumerate(program.sums))]),
+        strip=_block(
             2,
             [
                 *of_strip,
                 *loads,
                 *stores,
-                *(f"s{k}[i] += {names[id(n)]}" for k, n in enumerate(program.sums)),
+                *(f"s{k}[i] += {name_of(n)}" for k, n in enumerate(program.sums)),
             ],
         ),
         totals=", ".join([*(f"t{k}" for k in totals), "ZERO"]),
-        calls=_indented(1, [f"k{i} = T(calls[{i}])" for i in range(len(program.calls))]),
-        tensor=_indented(
+        calls=_block(1, [f"k{i} = T(calls[{i}])" for i in range(len(program.calls))]),
+        tensor=_block(
             2,
             [
-                *statements(of(Kind.TENSOR), lambda name: f"columns[tensor, {column[name]}]"),
+                *says.assigned(of(Kind.TENSOR), lambda name: f"columns[tensor, {column[name]}]"),
                 *(f"p{i} = pointers[tensor, {i}]" for i in range(len(place))),
             ],
         ),
-        cell=_indented(4, of_cell),
+        cell=_block(4, of_cell),
         slices="".join(
             f"carray(as_pointer(p{i} + left * {_BYTES[kind]}), (right - left,), {kind}), "
             for i, kind in enumerate(arrays.values())
         ),
         sum_slices="".join(f"sums[{k}, first:last], " for k in totals),
-        partial=_indented(6, [f"partial[item, {k}] += found[{k}]" for k in totals]),
-        run=_indented(6, [f"sums[{k}, node] += found[{k}]" for k in totals]),
+        partial=_block(6, [f"partial[item, {k}] += found[{k}]" for k in totals]),
+        run=_block(6, [f"sums[{k}, node] += found[{k}]" for k in totals]),
     )
 
 
@@ -174,5 +159,5 @@ def _cast(value: str, kind: str) -> str:
     return f"{kind}({value})" if kind.startswith("int") else value
 
 
-def _indented(levels: int, lines: Iterable[str]) -> str:
-    return "\n".join("    " * levels + line for line in lines) or "    " * levels + "pass"
+def _block(levels: int, lines: Iterable[str]) -> str:
+    return indented(levels, lines, empty="pass")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 
 from multirate.kernels.compiled.programs import LIVE, PARAMETER, Program
-from multirate.kernels.compiled.symbols import Kind, Node
+from multirate.kernels.compiled.statements import Statements, indented
+from multirate.kernels.compiled.symbols import Kind
 from multirate.kernels.rounding import MULTIPLIERS, SHORT, number
 
 FIELDS = ("tensor", "base", "C", "D", "b0", "b1", "c0", "d0", "d1", "cell", "place")
@@ -135,27 +136,17 @@ def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dty
         dtype: Precision of the arithmetic.
     """
     T = f"tl.{TYPES[dtype]}"
-    operations = {**_OPERATIONS, **(_EXACT if dtype == torch.float32 else {})}
-    names = {id(node): f"v{i}" for i, node in enumerate(program.nodes)}
-    for i, node in enumerate(program.calls):
-        names[id(node)] = f"k{i}"
-    for node in program.nodes:
-        if node.operation == "constant":
-            names[id(node)] = f"tl.full((1, 1), {node.arguments[0]!r}, {T})"
+    chosen = {**_OPERATIONS, **(_EXACT if dtype == torch.float32 else {})}
+    says = Statements(
+        program,
+        {operation: expression.replace("{T}", T) for operation, expression in chosen.items()},
+        constant=lambda value: f"tl.full((1, 1), {value!r}, {T})",
+        loaded=lambda value: f"tl.load({value}).to({T})",
+    )
+    of, name_of = says.of, says.name
     place = {name: f"p{i}" for i, name in enumerate(arrays)}
     column = {name: i for i, name in enumerate(program.columns)}
     given = {name: i for i, name in enumerate(program.cells)}
-
-    def of(kind: Kind) -> list[Node]:
-        return [node for node in program.nodes if node.kind is kind and node.operation != "constant"]
-
-    def statements(nodes: Iterable[Node], load: Callable[[str], str]) -> Iterator[str]:
-        for node in nodes:
-            if node.operation == "input":
-                yield f"{names[id(node)]} = tl.load({load(node.arguments[0])}).to({T})"
-            else:
-                values = [names[id(a)] for a in node.arguments]
-                yield f"{names[id(node)]} = {operations[node.operation].format(*values, T=T)}"
 
     random = rounded(program, arrays)
     starts = ["seed = tl.load(seeds + tensor).to(tl.uint32, bitcast=True)"] if random else []
@@ -163,24 +154,24 @@ def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dty
         start = f"h_{place[name]}"
         starts += [f"{start} = seed + {_bits(number(name))}", *_mixed(start)]
     alive = [node for node in of(Kind.TENSOR) if node.operation == "input" and node.arguments[0] == LIVE]
-    tile = [*statements(of(Kind.ELEMENT), lambda name: f"{place[name]} + at, mask=mask, other=0.0")]
+    tile = [*says.assigned(of(Kind.ELEMENT), lambda name: f"{place[name]} + at, mask=mask, other=0.0")]
     if alive and program.stores:
-        tile.append(f"changes = mask & ({names[id(alive[0])]} > tl.full((1, 1), 0.0, {T}))")
+        tile.append(f"changes = mask & ({name_of(alive[0])} > tl.full((1, 1), 0.0, {T}))")
     written = {**program.stores, **{f"element{k}": node for k, node in enumerate(program.elements)}}
     for name, node in written.items():
         where = "changes" if alive and name in program.stores and name != PARAMETER else "mask"
-        value = names[id(node)] if node.kind is Kind.ELEMENT else f"tl.broadcast_to({names[id(node)]}, (ROWS, COLS))"
+        value = name_of(node) if node.kind is Kind.ELEMENT else f"tl.broadcast_to({name_of(node)}, (ROWS, COLS))"
         if name in random:
             tile += [f"h = at.to(tl.uint32) ^ h_{place[name]}", *_mixed("h")]
             tile.append(f"h = (({value}).to(tl.uint32, bitcast=True) + (h >> 16)) & {_bits(0xFFFF0000)}")
             value = "h.to(tl.float32, bitcast=True)"
         tile.append(f"tl.store({place[name]} + at, ({value}).to(tl.{TYPES[arrays[name]]}), mask={where})")
-    tile += [f"s{k} += tl.where(mask, {names[id(node)]}, 0.0)" for k, node in enumerate(program.sums)]
+    tile += [f"s{k} += tl.where(mask, {name_of(node)}, 0.0)" for k, node in enumerate(program.sums)]
     return _TEMPLATE.format(
         arguments="".join(f"{name}, " for name in arguments(program, arrays)),
         fields=len(FIELDS),
-        item=_indented(1, [f"{name} = tl.load(item + {i})" for i, name in enumerate(FIELDS)]),
-        pointers=_indented(
+        item=indented(1, [f"{name} = tl.load(item + {i})" for i, name in enumerate(FIELDS)]),
+        pointers=indented(
             1,
             [
                 line
@@ -192,17 +183,17 @@ def source(program: Program, arrays: Mapping[str, torch.dtype], dtype: torch.dty
                 )
             ],
         ),
-        tensor=_indented(
+        tensor=indented(
             1,
             [
                 *starts,
                 *(f"k{i} = tl.load(calls + {i})" for i in range(len(program.calls))),
-                *statements(of(Kind.TENSOR), lambda name: f"columns + tensor * {len(column)} + {column[name]}"),
+                *says.assigned(of(Kind.TENSOR), lambda name: f"columns + tensor * {len(column)} + {column[name]}"),
             ],
         ),
-        cell=_indented(1, statements(of(Kind.CELL), lambda name: f"cells{given[name]} + node, mask=own, other=0.0")),
-        zeros=_indented(1, [f"s{k} = tl.zeros((ROWS, COLS), {T})" for k in range(len(program.sums))]),
-        element=_indented(3, tile),
+        cell=indented(1, says.assigned(of(Kind.CELL), lambda name: f"cells{given[name]} + node, mask=own, other=0.0")),
+        zeros=indented(1, [f"s{k} = tl.zeros((ROWS, COLS), {T})" for k in range(len(program.sums))]),
+        element=indented(3, tile),
         sums="".join(_SUM.format(k=k, count=len(program.sums)) for k in range(len(program.sums))),
     )
 
@@ -219,7 +210,3 @@ def _mixed(x: str) -> list[str]:
 
 def _bits(value: int) -> str:
     return f"tl.full((1, 1), {value}, tl.uint32)"
-
-
-def _indented(levels: int, lines: Iterable[str]) -> str:
-    return "\n".join("    " * levels + line for line in lines)
