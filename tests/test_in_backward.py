@@ -480,3 +480,19 @@ def test_gradients_are_not_held_while_nothing_steps() -> None:
     gradients = [weakref.ref(p.grad) for p in model.parameters()]
     optimizer.zero_grad()
     assert not any(gradient() is not None for gradient in gradients)
+
+
+@KERNELS
+def test_averaged_iterates_learn_from_what_was_finite(choice: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_backward, "_TOGETHER", 1)
+    model = a_model()
+    optimizer = multirate.AdamW(model, in_backward=True, foreach=choice)
+    train(model, optimizer, 3)
+    before = optimizer.state[model[0].weight]["squares"].clone()
+    handle = model[0].bias.register_hook(lambda gradient: gradient * torch.nan)
+    train(model, optimizer, 1)
+    handle.remove()
+    assert int(optimizer.skipped_steps) == 1
+    assert float(optimizer.state[model[0].weight]["squares"]) > float(before)
+    assert float(optimizer.state[model[0].bias]["step"]) == 3
+    assert all(torch.isfinite(p).all() for p in model.parameters())

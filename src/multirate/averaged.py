@@ -408,7 +408,8 @@ class Averaged(MultiRate):
         # A step that a schedule shortened counts as the shorter one, or the rate would follow the schedule down.
         shortened, moved = (schedule * moving)[tree.tensor_of_cell], moving[tree.tensor_of_cell]
         weights = torch.stack([shortened, shortened.square(), moved, moved, moved])
-        table = torch.cat([rows, tree.elements_of_cell.unsqueeze(0)]) * weights
+        found_and_counted = torch.cat([rows, tree.elements_of_cell.unsqueeze(0)])
+        table = torch.where(weights != 0, found_and_counted * weights, torch.zeros_like(weights))
         return table, elements
 
     def _leave_training_point(self) -> None:
