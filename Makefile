@@ -3,7 +3,8 @@
 # Each target sets up .venv first when it is missing, or when pyproject.toml or constraints.txt changed.
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n auto
+# Each process takes tests that stand together, so that what one compiles serves the next.
+PYTEST_ARGS ?= -n auto --dist worksteal
 JOBS ?= 2
 TORCH := torch==2.13.0
 
