@@ -17,7 +17,8 @@ from multirate.kernels import ANCHOR, AVERAGE, ITERATE, Batch
 from multirate.levels import ELEMENT, Level, Values
 from multirate.measuring import indices, where
 from multirate.memory import TENSOR, Slot, settle
-from multirate.optimizer import Moved, MultiRate, Parameters
+from multirate.moving import Moved
+from multirate.optimizer import MultiRate, Parameters
 from multirate.rules import Rule
 
 _RECENCY = 2

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.weak import TensorWeakRef
 
 if TYPE_CHECKING:
-    from multirate.optimizer import Moved, MultiRate
+    from multirate.moving import Moved
+    from multirate.optimizer import MultiRate
 
 _TOGETHER = 1 << 20
 """Elements that are waited for: their gradients are still in a cache, and few calls are made."""

@@ -1,0 +1,217 @@
+"""From rates to parameters: schedules, what a batch is moved with, and steps whose rates are known before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from multirate import kernels
+from multirate.adaptation import Adaptation, Measurement, Transition
+from multirate.ghost import awake
+from multirate.kernels import Batch, Measured
+from multirate.levels import Tree, Values
+from multirate.levels.tree import Spread
+from multirate.measuring import indices, where
+from multirate.memory import Memory, settle
+from multirate.rules import Rule
+from multirate.tensorlist import Lazy
+
+
+@dataclass
+class Moved:
+    """What came of moving some parameters with rates that were known before.
+
+    Attributes:
+        table: Sums of every cell, weighted, and counts below them; 0 for what did not move.
+        elements: The same of single elements by tensor, where there is a rate per element.
+        factor: What the displacement of every tensor was multiplied by beside its rate.
+        finite: 1, or 0 when a gradient is not.
+        live: 1, or 0 when nothing was moved.
+        index: Positions of the parameters.
+    """
+
+    table: Tensor
+    elements: dict[int, list[Tensor]]
+    factor: Tensor
+    finite: Tensor
+    live: Tensor
+    index: set[int]
+
+
+class Moving:
+    """How an optimizer moves its parameters."""
+
+    if TYPE_CHECKING:
+        rule: Rule
+        adaptation: Adaptation
+        transition: Transition | None
+        param_groups: list[dict[str, Any]]
+        _parameters: list[Tensor]
+        _tree: Tree
+        _memory: Memory
+
+        @property
+        def _reference_lr(self) -> float: ...
+
+        def _present(self, batches: list[Batch]) -> Tensor | None: ...
+
+        def _coefficients(
+            self, schedule: Tensor, ahead: float = 0.0
+        ) -> Callable[[Batch], dict[str, kernels.Picked]]: ...
+
+        def _gradient_squares(self, batches: list[Batch]) -> Tensor: ...
+
+        def _table(self, batches: list[Batch], found: list[Measured]) -> tuple[Tensor, dict[int, list[Tensor]]]: ...
+
+        def _scaled(
+            self,
+            batches: list[Batch],
+            previous: Sequence[Mapping[str, kernels.Picked]],
+            sums: Tensor,
+            elements: dict[int, list[Tensor]],
+        ) -> tuple[Tensor, dict[int, list[Tensor]]]: ...
+
+        def _weighted(self, sums: Tensor, factor: Tensor) -> Tensor: ...
+
+        def _pooled(
+            self, table: Tensor, elements: dict[int, list[Tensor]] | Sequence[Values], factor: Tensor, live: Tensor
+        ) -> Measurement: ...
+
+    def _apply(self, batches: list[Batch], rates: Values, schedule: Tensor, live: Tensor) -> None:
+        """Applies the combined rates, with the transition and the schedule on top."""
+        schedule = schedule * live
+        rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
+        moved = self._columns(schedule.ne(0))
+        self._seed(batches)
+        for batch in batches:
+            batch.kernel.apply(batch, rates_of(batch), coefficients(batch), live.to(*where(batch)), moved(batch))
+
+    def _move_by_known_rates(self, batches: list[Batch], before: Sequence[Moved] = ()) -> Moved:
+        """Moves parameters with the rates as they are, and measures on the way.
+
+        Args:
+            batches: The parameters.
+            before: What has been moved in the same step already.
+        """
+        memory, present = self._memory, self._present(batches)
+        factor = memory["factor"].clone() if present is None else memory["factor"] * present
+        previous_of = self._coefficients(memory["factor"])
+        previous = [previous_of(batch) for batch in batches]  # before the step is counted
+        finite = torch.isfinite(self._gradient_squares(batches)).all().to(memory.dtype)
+        live = finite * awake(self.param_groups, memory.device, memory.dtype)
+        rates = self.adaptation.combined(memory, self._reference_lr)
+        schedule = self._count(live, present, before) * live
+        rates_of, coefficients, moved = (
+            self._rates_of(rates, schedule),
+            self._coefficients(schedule),
+            self._columns(schedule.ne(0)),
+        )
+        self._seed(batches)
+        found = [
+            kernels.measure_and_apply(
+                batch, own, rates_of(batch), coefficients(batch), live.to(*where(batch)), moved(batch)
+            )
+            for batch, own in zip(batches, previous, strict=True)
+        ]
+        sums, elements = self._scaled(batches, previous, *self._table(batches, found))
+        factor = factor * live
+        return Moved(self._weighted(sums, factor), elements, factor, finite, live, indices(batches))
+
+    def _learn(self, moved: list[Moved]) -> None:
+        """Moves rates by what was measured while parameters moved."""
+        table, factor = sum(m.table for m in moved), sum(m.factor for m in moved)
+        assert isinstance(table, Tensor)
+        assert isinstance(factor, Tensor)
+        elements = {i: values for m in moved for i, values in m.elements.items()}
+        live = torch.stack([m.live for m in moved]).amax()
+        self.adaptation.update(self._memory, self._pooled(table, elements, factor, live), self._reference_lr)
+        self._memory["skipped"].add_(1.0 - torch.stack([m.finite for m in moved]).amin())
+
+    def _count(self, live: Tensor, present: Tensor | None, before: Sequence[Moved] = ()) -> Tensor:
+        """Counts the step for the tensors that take it, notes and returns the schedule's factor of every tensor."""
+        memory = self._memory
+        taken = live.expand(len(self._parameters)) if present is None else live * present
+        memory["step"].add_(taken)
+        memory["time"].add_(live if not before else live * (1.0 - torch.stack([m.live for m in before]).amax()))
+        scalars = {name: memory[name] for name in ("step", *self.rule.scalars)}
+        start = 0
+        for group in self.param_groups:
+            stop = start + len(group["params"])
+            part = {name: value[start:stop] for name, value in scalars.items()}
+            self.rule.advance_scalars(part, taken[start:stop], group)
+            for name in self.rule.scalars:
+                memory[name][start:stop].copy_(part[name])
+            start = stop
+        factor = self._factors()
+        settle(memory["factor"], factor if self.transition is None else factor * self._share(), taken)
+        return factor
+
+    def _factors(self) -> Tensor:
+        """What multiplies each tensor's direction beside its rate: the schedule."""
+        return self._schedule()
+
+    def _schedule(self) -> Tensor:
+        """``η_t``: the present ``lr`` of each tensor's group over the reference."""
+        memory = self._memory
+        factor = torch.empty_like(memory["factor"])
+        start = 0
+        for group in self.param_groups:
+            stop = start + len(group["params"])
+            lr = group["lr"]
+            if isinstance(lr, Tensor):
+                relative = lr.to(memory.device, memory.dtype).div(self._reference_lr)
+                factor[start:stop].copy_(relative.expand(stop - start))
+            else:
+                factor[start:stop].fill_(lr / self._reference_lr)
+            start = stop
+        return factor
+
+    def _share(self) -> Tensor:
+        assert self.transition is not None
+        return self.transition.share(self._memory["time"][0])
+
+    def _seed(self, batches: list[Batch]) -> None:
+        """Gives batches that keep their state short what they round with in this step, which has been counted."""
+        found: dict[torch.device, kernels.Numbers] = {}
+        for batch in batches:
+            if batch.rounds:
+                device = batch.parameters[0].device
+                if device not in found:
+                    found[device] = kernels.Numbers(kernels.rounding.seeds(self._memory["step"].to(device)))
+                batch.seeds = found[device].of(batch.index)
+
+    def _columns(self, values: Tensor) -> Callable[[Batch], Sequence[Tensor]]:
+        """One number a tensor, handed to batches in their device and precision."""
+        found: dict[tuple[torch.device, torch.dtype], kernels.Numbers] = {}
+
+        def of(batch: Batch) -> Sequence[Tensor]:
+            key = where(batch)
+            if key not in found:
+                found[key] = kernels.Numbers(values.to(*key))
+            return found[key].of(batch.index)
+
+        return of
+
+    def _rates_of(self, rates: Values, schedule: Tensor) -> Callable[[Batch], Any]:
+        """What a batch's tensors are moved with: the combined rates, with the transition and the schedule on top."""
+        if self.transition is not None:
+            rates = self.transition.mix(rates, self._memory["time"][0], self._reference_lr)
+        tree = self._tree
+        if isinstance(rates, Lazy) and not isinstance(rates, Spread):
+            worked_out_later = rates * tree.of_tensors(schedule)
+            return lambda batch: worked_out_later
+        cells = (
+            tree.lift(rates, tree.finest, "cell") * schedule[tree.tensor_of_cell] if isinstance(rates, Tensor) else None
+        )
+
+        def of(batch: Batch) -> Sequence[Tensor]:
+            device, dtype = where(batch)
+            if isinstance(cells, Tensor):
+                return kernels.CellRates(cells.to(device, dtype), tree, batch.index)
+            return [(rates[i] * schedule[i].to(device)).to(device, dtype) for i in batch.index]
+
+        return of
