@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import TensorWeakRef
 
+from multirate.measuring import indices
+
 if TYPE_CHECKING:
     from multirate.moving import Moved
     from multirate.optimizer import MultiRate
@@ -99,7 +101,7 @@ class EarlyWork:
         else:
             batches = optimizer._batches(waiting)
             rows = optimizer._sums(batches)[0]
-            chosen = optimizer._cells_of({i for batch in batches for i in batch.index})
+            chosen = optimizer._cells_of(indices(batches))
             self.table = rows if self.table is None else torch.where(chosen, rows, self.table)
             for batch in batches:
                 for i in batch.index:

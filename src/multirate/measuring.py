@@ -10,12 +10,14 @@ from torch import Tensor
 
 from multirate import kernels
 from multirate.adaptation import Adaptation, Measurement
-from multirate.in_backward import EarlyWork
 from multirate.kernels import Batch, Measured
 from multirate.levels import ELEMENT, Tree, Values
 from multirate.memory import Memory
 from multirate.rules import Rule
 from multirate.tensorlist import TensorList
+
+if TYPE_CHECKING:
+    from multirate.in_backward import EarlyWork
 
 
 class Measuring:

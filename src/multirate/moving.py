@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from multirate import kernels
-from multirate.adaptation import Adaptation, Measurement, Transition
+from multirate.adaptation import Transition
 from multirate.ghost import awake
-from multirate.kernels import Batch, Measured
-from multirate.levels import Tree, Values
+from multirate.kernels import Batch
+from multirate.levels import Values
 from multirate.levels.tree import Spread
-from multirate.measuring import indices, where
-from multirate.memory import Memory, settle
-from multirate.rules import Rule
+from multirate.measuring import Measuring, indices, where
+from multirate.memory import settle
 from multirate.tensorlist import Lazy
 
 
@@ -42,44 +41,15 @@ class Moved:
     index: set[int]
 
 
-class Moving:
+class Moving(Measuring):
     """How an optimizer moves its parameters."""
 
     if TYPE_CHECKING:
-        rule: Rule
-        adaptation: Adaptation
         transition: Transition | None
         param_groups: list[dict[str, Any]]
-        _parameters: list[Tensor]
-        _tree: Tree
-        _memory: Memory
 
         @property
         def _reference_lr(self) -> float: ...
-
-        def _present(self, batches: list[Batch]) -> Tensor | None: ...
-
-        def _coefficients(
-            self, schedule: Tensor, ahead: float = 0.0
-        ) -> Callable[[Batch], dict[str, kernels.Picked]]: ...
-
-        def _gradient_squares(self, batches: list[Batch]) -> Tensor: ...
-
-        def _table(self, batches: list[Batch], found: list[Measured]) -> tuple[Tensor, dict[int, list[Tensor]]]: ...
-
-        def _scaled(
-            self,
-            batches: list[Batch],
-            previous: Sequence[Mapping[str, kernels.Picked]],
-            sums: Tensor,
-            elements: dict[int, list[Tensor]],
-        ) -> tuple[Tensor, dict[int, list[Tensor]]]: ...
-
-        def _weighted(self, sums: Tensor, factor: Tensor) -> Tensor: ...
-
-        def _pooled(
-            self, table: Tensor, elements: dict[int, list[Tensor]] | Sequence[Values], factor: Tensor, live: Tensor
-        ) -> Measurement: ...
 
     def _apply(self, batches: list[Batch], rates: Values, schedule: Tensor, live: Tensor) -> None:
         """Applies the combined rates, with the transition and the schedule on top."""

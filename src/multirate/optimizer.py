@@ -16,7 +16,6 @@ from multirate.ghost import awake
 from multirate.in_backward import EarlyWork
 from multirate.kernels import ANCHOR, AVERAGE, DIRECTION, ITERATE, TRACE, Batch
 from multirate.levels import ELEMENT, Level, Tree, describe_parameters, level_name, module_kinds
-from multirate.measuring import Measuring
 from multirate.memory import MODEL, TENSOR, Memory, Slot
 from multirate.moving import Moving
 from multirate.rates import RatesView
@@ -28,7 +27,7 @@ _PLACES = (ITERATE, ANCHOR, AVERAGE)
 """State that is never kept short: where parameters are and began, whose small steps and differences are what counts."""
 
 
-class MultiRate(Measuring, Moving, RatesView, torch.optim.Optimizer):
+class MultiRate(Moving, RatesView, torch.optim.Optimizer):
     r"""Any rule, at any levels, under any adaptation.
 
     At step ``t`` everything is measured first (``Hᵢ``, the sum of ``g_t ⊙ d_{t-1}`` over each node of each level), then

@@ -78,11 +78,10 @@ def apply(
     device = on_device(batch)
     if not device and not live.numpy():
         return
+    _changed(batch)
     if isinstance(rates, Formula):
-        _changed(batch)
         rates.work.apply(batch, rates, c, live, moved)
         return
-    _changed(batch)
     kernel = _kernel(batch, ("apply",), lambda: programs.apply(batch, c, live=device))
     kernel(
         batch,
