@@ -63,6 +63,7 @@ class Loop:
         self.layer = [int(name.split(".")[0]) for name, _ in model.named_parameters()]
         self.distance, self.squares, self.weight, self.first = 0.0, 0.0, 1.0, None
         self.logs = {"global": 0.0, **dict.fromkeys(self.layer, 0.0)}
+        self.seen = dict.fromkeys(self.layer, 0.0)
 
     def step(self, t: int) -> None:
         points = [self.beta * x + (1 - self.beta) * z for x, z in zip(self.x, self.z, strict=True)]
@@ -85,10 +86,10 @@ class Loop:
             length = math.sqrt(count if self.adam else sum(float(g.square().sum()) for g in gradients))
             self.first = FIRST_STEP * size / length
         root = GAIN * self.distance / math.sqrt(self.squares) if self.squares else self.first
-        rates = [
-            root * math.exp(min(0, max(-2.5, self.logs["global"])) + min(0, max(-2.5, self.logs[layer])))
-            for layer in self.layer
-        ]
+        counted = {node: min(0, max(-2.5, log)) for node, log in self.logs.items()}
+        lengths = sum(seen * math.exp(2 * counted[layer]) for layer, seen in self.seen.items())
+        kept = math.sqrt(lengths / sum(self.seen.values())) if lengths else 1.0
+        rates = [root * math.exp(counted["global"] + counted[layer]) / kept for layer in self.layer]
         behind = [x - z for x, z in zip(self.x, self.z, strict=True)]
         fresh = self.squares == 0
         self.squares += sum(float(d.square().sum()) for d in directions)
@@ -96,6 +97,8 @@ class Loop:
             self.distance = self.first * math.sqrt(self.squares) / GAIN
         travelled = sum(float((y - a).square().sum()) for y, a in zip(points, self.anchor, strict=True))
         self.distance = max(self.distance, math.sqrt(travelled))
+        for layer, d in zip(self.layer, directions, strict=True):
+            self.seen[layer] += float(d.square().sum())
         leak = max(LEAK, 1 / t)
         for node, log in self.logs.items():
             mine = [i for i, layer in enumerate(self.layer) if node in ("global", layer)]

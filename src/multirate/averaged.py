@@ -23,6 +23,8 @@ from multirate.rules import Rule
 
 _RECENCY = 2
 """Power of the step count that an iterate weighs with in the average."""
+_SCHEDULE_POWER = 0.25
+"""How much of a schedule is passed on to the rate: the average has done most of what a decay is for."""
 _FIRST_STEP = 3e-3
 """The first step, as a share of the norm of the parameters."""
 _SMALLEST_SIZE = 1e-2
@@ -59,7 +61,9 @@ class Averaged(MultiRate):
 
         ``y = β x + (1 − β) z``,   ``z ← z − η α* ⊙ (d(g(y)) + λ y)``,   ``x ← x + w_t / Σ w · (z − x)``
 
-    with weights ``w_t = t²`` and ``w_0 = 1``.
+    with weights ``w_t = t²`` and ``w_0 = 1``. Of a schedule's factor η is the fourth root, for the average has done
+    most of what a decay is for, and w_t is ``η_t (Σ η)²``. Where groups start with another ``lr`` than the optimizer's, the
+    ratio counts in full.
 
     The rates α* are those of :class:`multirate.adaptation.DistanceRates`, one step late, so that a step is one pass.
     The first step moves the parameters by 0.3 % of their norm; from then on the rate finds itself.
@@ -204,7 +208,7 @@ class Averaged(MultiRate):
         return 4
 
     def _slots(self) -> list[Slot]:
-        return [*super()._slots(), Slot("average_weight", TENSOR, 1.0)]
+        return [*super()._slots(), Slot("average_weight", TENSOR, 1.0), Slot("progress", TENSOR)]
 
     def _elementwise(self, group: dict[str, Any]) -> dict[str, tuple[float, torch.dtype | None]]:
         wanted: dict[str, tuple[float, torch.dtype | None]] = {
@@ -256,6 +260,9 @@ class Averaged(MultiRate):
         if ready:
             self.to_average()
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        # A group that starts frozen is later taken to have started like all others.
+        group.setdefault("starting_lr", float(group["lr"]) or self._lr)
         if ready:
             self._attach(modules)
 
@@ -383,12 +390,30 @@ class Averaged(MultiRate):
         norm, count = tree.pool(torch.stack([torch.cat(sizes), tree.elements_of_cell]), "cell", tree.levels[0])
         return torch.maximum(norm, count * _SMALLEST_SIZE**2).sqrt()
 
+    def _schedule(self) -> Tensor:
+        """A fourth root of how a group's ``lr`` has changed; where groups started from one another counts in full."""
+        starting = self._starting()
+        return starting * (super()._schedule() / starting).pow(_SCHEDULE_POWER)
+
+    def _starting(self) -> Tensor:
+        """Of every tensor, the ``lr`` its group started with over the reference."""
+        memory, reference = self._memory, self._reference_lr
+        key = ("starting", reference, *((group["starting_lr"], len(group["params"])) for group in self.param_groups))
+        if key not in self._plans:  # remembered, for the host would wait for the copy to a device
+            values = [group["starting_lr"] / reference for group in self.param_groups for _ in group["params"]]
+            self._plans[key] = torch.tensor(values, dtype=memory.dtype, device=memory.device)
+        starting: Tensor = self._plans[key]
+        return starting
+
     def _advance(
         self, batches: list[Batch], rates: Values, schedule: Tensor, moving: Tensor, live: Tensor
     ) -> tuple[Tensor, dict[int, list[Tensor]]]:
         """Moves what has a gradient, in one pass that also measures for the next step's rates."""
         tree, memory = self._tree, self._memory
-        weight = memory["step"].pow(_RECENCY) * moving
+        # Steps that a schedule shortens are shorter time.
+        passed = schedule / self._starting() * moving
+        memory["progress"].add_(passed)
+        weight = memory["progress"].pow(_RECENCY) * passed
         memory["average_weight"].add_(weight)
         shares = self._columns(weight / memory["average_weight"])
         schedule = schedule * live

@@ -1,4 +1,4 @@
-"""Rates from the distance travelled, lowered level by level by a leaking hypergradient."""
+"""Rates from the distance travelled, shared out level by level by a leaking hypergradient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multirate.adaptation.base import (
     summed_down,
 )
 from multirate.adaptation.multiplicative import cosine
-from multirate.levels import Values
+from multirate.levels import ELEMENT, Values
 from multirate.memory import Memory, Slot, settle_values
 from multirate.rules.base import in_range
 
@@ -37,8 +37,15 @@ class DistanceRates(Adaptation):
 
     Steady progress raises it, standing still lets it sink; how a random walk with a constant rate stands between the
     two is what γ settles. At every level the hypergradient ``c = ⟨d_t, e_t⟩ / (‖d_t‖ ‖e_t‖)`` along
-    ``e_t = x_t − z_t``, how far the iterate has come from its average, moves a log-rate that leaks towards 0 and that
-    only lowers: ``s ← (1 − ℓ) s + ℓ κ c``, applied as ``min(s, 0)``.
+    ``e_t = x_t − z_t``, how far the iterate has come from its average, moves a log-rate that leaks towards 0:
+    ``s ← (1 − ℓ) s + ℓ κ c``, which counts as far as it lowers, ``min(s, 0)``.
+
+    Below the coarsest level the nodes of one parent share out its step among them: what slows some quickens the rest,
+    so that the parent's own step keeps its length,
+
+        ``sᵢ ← sᵢ − ½ log(Σⱼ qⱼ exp(2 sⱼ) / Σⱼ qⱼ)``   with ``qⱼ = Σ_k ‖d_k‖²`` of node j, over the nodes of i's parent.
+
+    Single elements only lower.
 
     Args:
         hyper_lr: κ, one number or one per level; 0 leaves the level at 1.
@@ -74,6 +81,7 @@ class DistanceRates(Adaptation):
             Slot("distance", root),
             Slot("squares", root),
             *(Slot(f"log_rate.{level}", level) for level in levels),
+            *(Slot(f"squares.{level}", level) for level in _sharing(levels)),
             *agreement_slots(levels),
         ]
 
@@ -85,8 +93,20 @@ class DistanceRates(Adaptation):
 
     def level_rates(self, memory: Memory, level: str, lr: float) -> Values:
         """The product of all levels down to this one."""
-        total = summed_down(memory, level, lambda coarser: memory[f"log_rate.{coarser}"].clamp(_LOWEST_LOG, 0.0))
+        total = summed_down(memory, level, lambda coarser: self._log_factors(memory, coarser))
         return (total.exp() * memory.tree.lift(self.root(memory), memory.tree.levels[0], level)).clamp(*self.bounds)
+
+    def _log_factors(self, memory: Memory, level: str) -> Values:
+        """What the nodes of a level multiply the rate of their parent by, as logarithms."""
+        tree, logs = memory.tree, memory[f"log_rate.{level}"].clamp(_LOWEST_LOG, 0.0)
+        if level not in _sharing(tree.levels):
+            return logs
+        parent = tree.levels[tree.levels.index(level) - 1]
+        squares = memory[f"squares.{level}"]
+        pooled = tree.pool(torch.stack([squares * (2.0 * logs).exp(), squares]), level, parent)
+        assert isinstance(pooled, Tensor)
+        kept = torch.where(pooled[1] > 0, pooled[0] / pooled[1], torch.ones_like(pooled[1]))
+        return logs - tree.lift(0.5 * kept.log(), parent, level)
 
     def combined(self, memory: Memory, lr: float) -> Values:
         return self.level_rates(memory, memory.tree.finest, lr)
@@ -111,5 +131,13 @@ class DistanceRates(Adaptation):
             logs = memory[f"log_rate.{level}"]
             target = agreement * self.hyper_lr[level]
             settle_values(logs, logs + (target - logs) * leak, measured.known(level))
+        for level in _sharing(tree.levels):
+            seen = memory[f"squares.{level}"]
+            settle_values(seen, seen + measured.gradient_squares[level], measured.known(level))
         note_agreement(memory, measured, cosines)
         return self.combined(memory, lr)
+
+
+def _sharing(levels: Sequence[str]) -> list[str]:
+    """The levels whose nodes share out the step of their parent."""
+    return [level for level in levels[1:] if level != ELEMENT]
