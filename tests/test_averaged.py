@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import itertools
 import math
 import pickle
 from typing import Any
@@ -61,11 +62,12 @@ class Loop:
         self.z, self.anchor = [x.clone() for x in self.x], [x.clone() for x in self.x]
         self.v = [torch.zeros_like(x) for x in self.x]
         self.layer = [int(name.split(".")[0]) for name, _ in model.named_parameters()]
-        self.distance, self.squares, self.weight, self.first = 0.0, 0.0, 1.0, None
+        self.distance, self.squares, self.weight, self.time, self.first = 0.0, 0.0, 1.0, 0.0, None
         self.logs = {"global": 0.0, **dict.fromkeys(self.layer, 0.0)}
         self.seen = dict.fromkeys(self.layer, 0.0)
 
-    def step(self, t: int) -> None:
+    def step(self, t: int, factor: float = 1.0) -> None:
+        factor **= 0.25
         points = [self.beta * x + (1 - self.beta) * z for x, z in zip(self.x, self.z, strict=True)]
         for p, y in zip(self.model.parameters(), points, strict=True):
             p.data.copy_(y)
@@ -92,13 +94,13 @@ class Loop:
         rates = [root * math.exp(counted["global"] + counted[layer]) / kept for layer in self.layer]
         behind = [x - z for x, z in zip(self.x, self.z, strict=True)]
         fresh = self.squares == 0
-        self.squares += sum(float(d.square().sum()) for d in directions)
+        self.squares += sum(factor**2 * float(d.square().sum()) for d in directions)
         if fresh:
             self.distance = self.first * math.sqrt(self.squares) / GAIN
         travelled = sum(float((y - a).square().sum()) for y, a in zip(points, self.anchor, strict=True))
         self.distance = max(self.distance, math.sqrt(travelled))
         for layer, d in zip(self.layer, directions, strict=True):
-            self.seen[layer] += float(d.square().sum())
+            self.seen[layer] += factor**2 * float(d.square().sum())
         leak = max(LEAK, 1 / t)
         for node, log in self.logs.items():
             mine = [i for i, layer in enumerate(self.layer) if node in ("global", layer)]
@@ -109,10 +111,12 @@ class Loop:
             )
             kappa = self.kappas[0] if node == "global" else self.kappas[1]
             self.logs[node] = log + leak * (kappa * (inner / norms if norms > 1e-30 else 0.0) - log)
-        self.weight += t**2
+        self.time += factor
+        weight = factor * self.time**2
+        self.weight += weight
         for i, rate in enumerate(rates):
-            self.z[i] -= rate * (directions[i] + self.decay * points[i])
-            self.x[i] += t**2 / self.weight * (self.z[i] - self.x[i])
+            self.z[i] -= factor * rate * (directions[i] + self.decay * points[i])
+            self.x[i] += weight / self.weight * (self.z[i] - self.x[i])
 
 
 FIRST_STEP = multirate.averaged._FIRST_STEP
@@ -121,7 +125,8 @@ FIRST_STEP = multirate.averaged._FIRST_STEP
 @pytest.mark.parametrize("foreach", [None, False])
 @pytest.mark.parametrize("lr", [1e-9, 1e-4, 1.0])
 @pytest.mark.parametrize("adam", [True, False], ids=["adam", "gradient"])
-def test_it_is_the_printed_method(adam: bool, lr: float, foreach: bool | None) -> None:
+@pytest.mark.parametrize("decayed", [False, True], ids=["constant", "decayed"])
+def test_it_is_the_printed_method(decayed: bool, adam: bool, lr: float, foreach: bool | None) -> None:
     model, twin = a_model().double(), a_model().double()
     decay = 0.1 if adam else 0.0
     rule = (
@@ -133,8 +138,10 @@ def test_it_is_the_printed_method(adam: bool, lr: float, foreach: bool | None) -
     optimizer = averaged(model, rule, lr, adaptation=adaptation, foreach=foreach)
     loop = Loop(twin, 0.7, (2.0, KAPPA), adam, decay)
     for t in range(1, 401):
+        factor = 1.0 - t / 500 if decayed else 1.0
+        optimizer.param_groups[0]["lr"] = lr * factor
         train(model, optimizer, 1, t - 1, size=2)
-        loop.step(t)
+        loop.step(t, factor)
         for p, x, z in zip(model.parameters(), loop.x, loop.z, strict=True):
             torch.testing.assert_close(p.detach(), x, rtol=1e-6, atol=1e-9)
             torch.testing.assert_close(optimizer.state[p]["iterate"], z, rtol=1e-6, atol=1e-9)
@@ -574,6 +581,51 @@ def test_rows_that_are_seldom_seen_and_tiny_batches() -> None:
         error = (model(torch.arange(40)).squeeze(1) - target[:40]).square().mean()
     assert error < 0.1 * target.var()
     assert torch.allclose(table.weight[40:], untouched, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_that_start_with_another_lr_keep_the_whole_ratio() -> None:
+    model = a_model()
+    groups = [{"params": [model[0].weight, model[0].bias], "lr": 1e-5}, {"params": [model[2].weight, model[2].bias]}]
+    optimizer = multirate.AdamW(groups, 1e-3, levels=("global",), weight_decay=0.0)
+    train(model, optimizer, 5)
+
+    def applied() -> tuple[float, float]:
+        rates = [rate.item() for rate in optimizer.applied_rates().values()]
+        return rates[0], rates[2]
+
+    small, large = applied()
+    assert small == pytest.approx(0.01 * large)
+    for group in optimizer.param_groups:
+        group["lr"] *= 1 / 16
+    assert applied() == pytest.approx((small / 2, large / 2))
+    optimizer.param_groups[0]["lr"] = 0.0
+    before = [model[0].weight.detach().clone(), model[2].weight.detach().clone()]
+    train(model, optimizer, 1, 5)
+    torch.testing.assert_close(model[0].weight.detach(), before[0], rtol=1e-6, atol=0)
+    assert (model[2].weight - before[1]).abs().max() > 1e-4
+    twin = a_model()
+    resumed = multirate.AdamW(twin.parameters(), 1e-3, levels=("global",))
+    resumed.add_param_group({"params": [nn.Parameter(torch.zeros(2))], "lr": torch.tensor(1e-4)})
+    assert resumed.param_groups[1]["starting_lr"] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("levels", [("global", "layer"), ("global", "unit"), ("global", "layer", "unit")])
+def test_levels_share_out_the_step_of_their_parent(levels: tuple[str, ...]) -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model, levels=levels)
+    train(model, optimizer, 300, size=2)
+    memory, tree, adaptation = optimizer._memory, optimizer._tree, optimizer.adaptation
+    rates = {level: adaptation.level_rates(memory, level, 1e-3) for level in levels}
+    for parent, level in itertools.pairwise(levels):
+        squares = memory[f"squares.{level}"]
+        own = tree.pool(squares * rates[level] ** 2, level, parent)
+        torch.testing.assert_close(own, tree.pool(squares, level, parent) * rates[parent] ** 2)
+        assert rates[level].max() > 1.01 * rates[level].min()
+    alone = nn.Sequential(nn.Linear(4, 2))
+    optimizer = multirate.AdamW(alone)
+    train(alone, optimizer, 400, size=2)
+    assert min(optimizer._memory["log_rate.layer"]) < 0  # it swings
+    assert optimizer.rates()["layer"]["0"] == pytest.approx(optimizer.rates()["global"].item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])

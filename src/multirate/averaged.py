@@ -62,8 +62,8 @@ class Averaged(MultiRate):
         ``y = β x + (1 − β) z``,   ``z ← z − η α* ⊙ (d(g(y)) + λ y)``,   ``x ← x + w_t / Σ w · (z − x)``
 
     with weights ``w_t = t²`` and ``w_0 = 1``. Of a schedule's factor η is the fourth root, for the average has done
-    most of what a decay is for, and w_t is ``η_t (Σ η)²``. Where groups start with another ``lr`` than the optimizer's, the
-    ratio counts in full.
+    most of what a decay is for, and w_t is ``η_t (Σ η)²``. Where groups start with another ``lr`` than the
+    optimizer's, the ratio counts in full.
 
     The rates α* are those of :class:`multirate.adaptation.DistanceRates`, one step late, so that a step is one pass.
     The first step moves the parameters by 0.3 % of their norm; from then on the rate finds itself.

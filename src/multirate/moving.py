@@ -98,7 +98,7 @@ class Moving(Measuring):
         assert isinstance(factor, Tensor)
         elements = {i: values for m in moved for i, values in m.elements.items()}
         live = torch.stack([m.live for m in moved]).amax()
-        self.adaptation.update(self._memory, self._pooled(table, elements, factor, live), self._reference_lr)
+        self.adaptation.learn(self._memory, self._pooled(table, elements, factor, live), self._reference_lr)
         self._memory["skipped"].add_(1.0 - torch.stack([m.finite for m in moved]).amin())
 
     def _count(self, live: Tensor, present: Tensor | None, before: Sequence[Moved] = ()) -> Tensor:

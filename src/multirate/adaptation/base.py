@@ -86,6 +86,10 @@ class Adaptation(ABC):
     def update(self, memory: Memory, measured: Measurement, lr: float) -> Values:
         """Moves rates and weights by what was measured; returns the combined rates to apply in this step."""
 
+    def learn(self, memory: Memory, measured: Measurement, lr: float) -> None:
+        """Moves rates and weights by what was measured, after the step was made with those before."""
+        self.update(memory, measured, lr)
+
     def level_rates(self, memory: Memory, level: str, lr: float) -> Values:
         """The rates of one level, for people to read."""
         values: Values = memory[f"rate.{level}"]

@@ -98,7 +98,8 @@ class DistanceRates(Adaptation):
 
     def _log_factors(self, memory: Memory, level: str) -> Values:
         """What the nodes of a level multiply the rate of their parent by, as logarithms."""
-        tree, logs = memory.tree, memory[f"log_rate.{level}"].clamp(_LOWEST_LOG, 0.0)
+        tree = memory.tree
+        logs: Values = memory[f"log_rate.{level}"].clamp(_LOWEST_LOG, 0.0)
         if level not in _sharing(tree.levels):
             return logs
         parent = tree.levels[tree.levels.index(level) - 1]
@@ -113,6 +114,11 @@ class DistanceRates(Adaptation):
 
     def update(self, memory: Memory, measured: Measurement, lr: float) -> Values:
         """Takes in what the step just made measured; returns the rates of the next one."""
+        self.learn(memory, measured, lr)
+        return self.combined(memory, lr)
+
+    def learn(self, memory: Memory, measured: Measurement, lr: float) -> None:
+        """Takes in what the step just made measured."""
         assert isinstance(self.hyper_lr, Mapping)
         tree = memory.tree
         root = tree.levels[0]
@@ -135,7 +141,6 @@ class DistanceRates(Adaptation):
             seen = memory[f"squares.{level}"]
             settle_values(seen, seen + measured.gradient_squares[level], measured.known(level))
         note_agreement(memory, measured, cosines)
-        return self.combined(memory, lr)
 
 
 def _sharing(levels: Sequence[str]) -> list[str]:
