@@ -64,7 +64,12 @@ class Loop:
         self.layer = [int(name.split(".")[0]) for name, _ in model.named_parameters()]
         self.distance, self.squares, self.weight, self.time, self.first = 0.0, 0.0, 1.0, 0.0, None
         self.logs = {"global": 0.0, **dict.fromkeys(self.layer, 0.0)}
-        self.seen = dict.fromkeys(self.layer, 0.0)
+        self.seen, self.moved = dict.fromkeys(self.layer, 0.0), dict.fromkeys(self.layer, 0.0)
+        self.size = {node: max(1e-4, self.mean_square(node, self.x)) for node in self.layer}
+
+    def mean_square(self, layer: int, values: list[Tensor]) -> float:
+        mine = [value for own, value in zip(self.layer, values, strict=True) if own == layer]
+        return sum(float(x.square().sum()) for x in mine) / sum(x.numel() for x in mine)
 
     def step(self, t: int, factor: float = 1.0) -> None:
         factor **= 0.25
@@ -89,15 +94,18 @@ class Loop:
             self.first = FIRST_STEP * size / length
         root = GAIN * self.distance / math.sqrt(self.squares) if self.squares else self.first
         counted = {node: min(0, max(-2.5, log)) for node, log in self.logs.items()}
-        lengths = sum(seen * math.exp(2 * counted[layer]) for layer, seen in self.seen.items())
-        kept = math.sqrt(lengths / sum(self.seen.values())) if lengths else 1.0
-        rates = [root * math.exp(counted["global"] + counted[layer]) / kept for layer in self.layer]
+        share = {node: (self.size[node] + self.moved[node]) ** 0.25 * math.exp(counted[node]) for node in self.size}
+        lengths = sum(seen * share[layer] ** 2 for layer, seen in self.seen.items())
+        kept = math.sqrt(lengths / sum(self.seen.values())) if lengths else None
+        rates = [root * math.exp(counted["global"]) * (share[layer] / kept if kept else 1.0) for layer in self.layer]
         behind = [x - z for x, z in zip(self.x, self.z, strict=True)]
         fresh = self.squares == 0
         self.squares += sum(factor**2 * float(d.square().sum()) for d in directions)
         if fresh:
             self.distance = self.first * math.sqrt(self.squares) / GAIN
-        travelled = sum(float((y - a).square().sum()) for y, a in zip(points, self.anchor, strict=True))
+        paths = [y - a for y, a in zip(points, self.anchor, strict=True)]
+        self.moved = {layer: self.mean_square(layer, paths) for layer in self.layer}
+        travelled = sum(float(path.square().sum()) for path in paths)
         self.distance = max(self.distance, math.sqrt(travelled))
         for layer, d in zip(self.layer, directions, strict=True):
             self.seen[layer] += factor**2 * float(d.square().sum())

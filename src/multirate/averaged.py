@@ -93,6 +93,8 @@ class Averaged(MultiRate):
         The average: Defazio et al., The road less scheduled, arXiv 2405.15682, Eqs. 3 to 5.
     """
 
+    adaptation: DistanceRates
+
     def __init__(
         self,
         params: Parameters,
@@ -352,7 +354,7 @@ class Averaged(MultiRate):
         moving = schedule.ne(0).to(memory.dtype) * live
         moving = moving if present is None else moving * present
         if not all(self._begun):
-            settle(memory["size"], self._size(), live * (memory["squares"] == 0))
+            self._note_sizes(live)
         self._set_out(squares, moving)
         rates = self.adaptation.combined(memory, self._reference_lr)
         table, elements = self._advance(batches, rates, schedule, moving, live)
@@ -381,14 +383,22 @@ class Averaged(MultiRate):
         first = memory["size"] * _FIRST_STEP / step.sqrt()
         settle(memory["first_rate"], first, movers * (memory["squares"] == 0))
 
-    def _size(self) -> Tensor:
-        """Norm of the parameters of every node of the coarsest level, that of small ones taken as larger."""
+    def _note_sizes(self, live: Tensor) -> None:
+        """Remembers how large the parameters of nodes are that have not moved, small ones taken as larger."""
         tree, memory, sizes = self._tree, self._memory, []
         for parameter, cells in zip(self._parameters, tree.cells, strict=True):
             real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
             sizes.append(cells.reduce(real.to(memory.dtype).square()).to(memory.device))
-        norm, count = tree.pool(torch.stack([torch.cat(sizes), tree.elements_of_cell]), "cell", tree.levels[0])
-        return torch.maximum(norm, count * _SMALLEST_SIZE**2).sqrt()
+        table = torch.stack([torch.cat(sizes), tree.elements_of_cell])
+        for level in (tree.levels[0], *self.adaptation.sharing(tree.levels)):
+            squares, count = tree.pool(table, "cell", level)
+            squares = torch.maximum(squares, count * _SMALLEST_SIZE**2)
+            if level == tree.levels[0]:
+                settle(memory["size"], squares.sqrt(), live * (memory["squares"] == 0))
+            else:
+                settle(
+                    memory[f"size.{level}"], squares / count.clamp(min=1.0), live * (memory[f"squares.{level}"] == 0)
+                )
 
     def _schedule(self) -> Tensor:
         """A fourth root of how a group's ``lr`` has changed; where groups started from one another counts in full."""

@@ -32,9 +32,9 @@ def _log_rates(
 def _distance_rates(
     levels: Sequence[str | Level], hyper_lr: float | Mapping[str, float] | None, bounds: tuple[float, float]
 ) -> DistanceRates:
-    """Distance rates whose global level is the distance alone; finer levels are lowered where they swing."""
+    """Distance rates whose global level is the distance alone; nodes of finer levels that swing are lowered."""
     if hyper_lr is None:
-        hyper_lr = {level_name(level): 0.0 if level_name(level) == "global" else 3.0 for level in levels}
+        hyper_lr = {level_name(level): 0.0 if level_name(level) == "global" else 1.0 for level in levels}
     return DistanceRates(hyper_lr=hyper_lr, bounds=bounds)
 
 
@@ -58,7 +58,7 @@ class SGD(Averaged):
         in_backward: Move parameters, and free gradients, while ``backward`` goes on.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
-            (default: 0 at the global level, 3 at others).
+            (default: 0 at the global level, 1 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
 
@@ -128,7 +128,7 @@ class Adam(Averaged):
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
-            (default: 0 at the global level, 3 at others).
+            (default: 0 at the global level, 1 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
         state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
@@ -208,7 +208,7 @@ class AdamW(Averaged):
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
-            (default: 0 at the global level, 3 at others).
+            (default: 0 at the global level, 1 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
         state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
@@ -283,7 +283,7 @@ class RMSprop(Averaged):
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
         hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
-            (default: 0 at the global level, 3 at others).
+            (default: 0 at the global level, 1 at others).
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
         state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.

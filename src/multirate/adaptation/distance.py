@@ -24,6 +24,8 @@ from multirate.memory import Memory, Slot, settle_values
 from multirate.rules.base import in_range
 
 _LOWEST_LOG = -2.5
+_SIZE_POWER = 0.5
+"""How far the steps of siblings go with the size of their parameters; 1 is in proportion."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,12 @@ class DistanceRates(Adaptation):
     ``e_t = x_t − z_t``, how far the iterate has come from its average, moves a log-rate that leaks towards 0:
     ``s ← (1 − ℓ) s + ℓ κ c``, which counts as far as it lowers, ``min(s, 0)``.
 
-    Below the coarsest level the nodes of one parent share out its step among them: what slows some quickens the rest,
-    so that the parent's own step keeps its length,
+    Below the coarsest level the nodes of one parent share out its step among them, in proportion to
+    ``fᵢ = √rᵢ exp(min(sᵢ, 0))`` with ``rᵢ`` the root mean square of node i's parameters (found as
+    ``√((‖y₀‖² + ‖y − y₀‖²) / n)``), and so that the parent's own step keeps its length: the rate of i is that of its
+    parent times
 
-        ``sᵢ ← sᵢ − ½ log(Σⱼ qⱼ exp(2 sⱼ) / Σⱼ qⱼ)``   with ``qⱼ = Σ_k ‖d_k‖²`` of node j, over the nodes of i's parent.
+        ``mᵢ = fᵢ / √(Σⱼ qⱼ fⱼ² / Σⱼ qⱼ)``   with ``qⱼ = Σ_k ‖d_k‖²`` of node j, over the nodes of i's parent.
 
     Single elements only lower.
 
@@ -60,12 +64,12 @@ class DistanceRates(Adaptation):
 
     needs_norms = True
 
-    hyper_lr: float | Mapping[str, float] = 3.0
+    hyper_lr: float | Mapping[str, float] = 1.0
     gain: float = 1.75
     leak: float = 0.02
     bounds: tuple[float, float] = (0.0, inf)
 
-    def for_levels(self, levels: Sequence[str], given: Sequence[str]) -> Adaptation:
+    def for_levels(self, levels: Sequence[str], given: Sequence[str]) -> DistanceRates:
         check_bounds(self.bounds)
         if not in_range("gain", self.gain, low=0.0) or not in_range("leak", self.leak, low=0.0, high=1.0):
             raise ValueError(
@@ -81,9 +85,18 @@ class DistanceRates(Adaptation):
             Slot("distance", root),
             Slot("squares", root),
             *(Slot(f"log_rate.{level}", level) for level in levels),
-            *(Slot(f"squares.{level}", level) for level in _sharing(levels)),
+            *(
+                Slot(f"{name}.{level}", level)
+                for level in self.sharing(levels)
+                for name in ("squares", "size", "moved")
+            ),
             *agreement_slots(levels),
         ]
+
+    @staticmethod
+    def sharing(levels: Sequence[str]) -> list[str]:
+        """The levels whose nodes share out the step of their parent."""
+        return [level for level in levels[1:] if level != ELEMENT]
 
     def root(self, memory: Memory) -> Tensor:
         """``α_root`` of every node of the coarsest level; the first rate as long as nothing has moved."""
@@ -100,14 +113,17 @@ class DistanceRates(Adaptation):
         """What the nodes of a level multiply the rate of their parent by, as logarithms."""
         tree = memory.tree
         logs: Values = memory[f"log_rate.{level}"].clamp(_LOWEST_LOG, 0.0)
-        if level not in _sharing(tree.levels):
+        if level not in self.sharing(tree.levels):
             return logs
+        size = memory[f"size.{level}"] + memory[f"moved.{level}"]
+        logs = logs + torch.where(size > 0, size, torch.ones_like(size)).log() * (0.5 * _SIZE_POWER)
         parent = tree.levels[tree.levels.index(level) - 1]
         squares = memory[f"squares.{level}"]
         pooled = tree.pool(torch.stack([squares * (2.0 * logs).exp(), squares]), level, parent)
         assert isinstance(pooled, Tensor)
-        kept = torch.where(pooled[1] > 0, pooled[0] / pooled[1], torch.ones_like(pooled[1]))
-        return logs - tree.lift(0.5 * kept.log(), parent, level)
+        begun = pooled[1] > 0  # the first step has one rate for all
+        length = torch.where(begun, pooled[0] / pooled[1], torch.ones_like(pooled[0])).sqrt()
+        return (logs - tree.lift(length.log(), parent, level)) * tree.lift(begun.to(length.dtype), parent, level)
 
     def combined(self, memory: Memory, lr: float) -> Values:
         return self.level_rates(memory, memory.tree.finest, lr)
@@ -137,12 +153,9 @@ class DistanceRates(Adaptation):
             logs = memory[f"log_rate.{level}"]
             target = agreement * self.hyper_lr[level]
             settle_values(logs, logs + (target - logs) * leak, measured.known(level))
-        for level in _sharing(tree.levels):
-            seen = memory[f"squares.{level}"]
-            settle_values(seen, seen + measured.gradient_squares[level], measured.known(level))
+        for level in self.sharing(tree.levels):
+            seen, known = memory[f"squares.{level}"], measured.known(level)
+            settle_values(seen, seen + measured.gradient_squares[level], known)
+            counts = measured.counts[level].clamp(1.0, inf)
+            settle_values(memory[f"moved.{level}"], measured.distance_squares[level] / counts, known)
         note_agreement(memory, measured, cosines)
-
-
-def _sharing(levels: Sequence[str]) -> list[str]:
-    """The levels whose nodes share out the step of their parent."""
-    return [level for level in levels[1:] if level != ELEMENT]
