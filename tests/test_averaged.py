@@ -17,7 +17,7 @@ from multirate import rules
 from multirate.adaptation import DistanceRates
 from multirate.averaged import Averaged
 
-GAIN, LEAK, KAPPA = 1.75, 0.02, 3.0
+GAIN, LEAK, KAPPA = 2.2, 0.02, 3.0
 
 
 def a_model(seed: int = 0) -> nn.Sequential:
@@ -49,7 +49,9 @@ def held_out(model: nn.Module) -> float:
 
 def averaged(model: Any, rule: rules.Rule, lr: float = 1e-3, **options: Any) -> Averaged:
     levels = options.pop("levels", ("global", "layer"))
-    adaptation = options.pop("adaptation", None) or DistanceRates(gain=GAIN, leak=LEAK, hyper_lr=KAPPA)
+    adaptation = options.pop("adaptation", None) or DistanceRates(
+        gain=GAIN, leak=LEAK, hyper_lr={levels[0]: 20.0, **dict.fromkeys(levels[1:], KAPPA)}
+    )
     return Averaged(model, lr, rule=rule, levels=levels, adaptation=adaptation, **options)
 
 
@@ -63,13 +65,8 @@ class Loop:
         self.v = [torch.zeros_like(x) for x in self.x]
         self.layer = [int(name.split(".")[0]) for name, _ in model.named_parameters()]
         self.distance, self.squares, self.weight, self.time, self.first = 0.0, 0.0, 1.0, 0.0, None
-        self.logs = {"global": 0.0, **dict.fromkeys(self.layer, 0.0)}
-        self.seen, self.moved = dict.fromkeys(self.layer, 0.0), dict.fromkeys(self.layer, 0.0)
-        self.size = {node: max(1e-4, self.mean_square(node, self.x)) for node in self.layer}
-
-    def mean_square(self, layer: int, values: list[Tensor]) -> float:
-        mine = [value for own, value in zip(self.layer, values, strict=True) if own == layer]
-        return sum(float(x.square().sum()) for x in mine) / sum(x.numel() for x in mine)
+        self.rate, self.gained, self.returned, self.bounded = None, 0.0, 0.0, 0
+        self.logs = dict.fromkeys(self.layer, 0.0)
 
     def step(self, t: int, factor: float = 1.0) -> None:
         factor **= 0.25
@@ -92,33 +89,34 @@ class Loop:
             size = math.sqrt(max(sum(float(x.square().sum()) for x in self.x), count * 1e-4))
             length = math.sqrt(count if self.adam else sum(float(g.square().sum()) for g in gradients))
             self.first = FIRST_STEP * size / length
-        root = GAIN * self.distance / math.sqrt(self.squares) if self.squares else self.first
-        counted = {node: min(0, max(-2.5, log)) for node, log in self.logs.items()}
-        share = {node: (self.size[node] + self.moved[node]) ** 0.25 * math.exp(counted[node]) for node in self.size}
-        lengths = sum(seen * share[layer] ** 2 for layer, seen in self.seen.items())
-        kept = math.sqrt(lengths / sum(self.seen.values())) if lengths else None
-        rates = [root * math.exp(counted["global"]) * (share[layer] / kept if kept else 1.0) for layer in self.layer]
+        root = self.first if self.rate is None else self.rate
+        rates = [root * math.exp(min(0.0, max(-2.5, self.logs[layer]))) for layer in self.layer]
         behind = [x - z for x, z in zip(self.x, self.z, strict=True)]
-        fresh = self.squares == 0
+        back = [a - y for y, a in zip(points, self.anchor, strict=True)]
         self.squares += sum(factor**2 * float(d.square().sum()) for d in directions)
-        if fresh:
-            self.distance = self.first * math.sqrt(self.squares) / GAIN
-        paths = [y - a for y, a in zip(points, self.anchor, strict=True)]
-        self.moved = {layer: self.mean_square(layer, paths) for layer in self.layer}
-        travelled = sum(float(path.square().sum()) for path in paths)
-        self.distance = max(self.distance, math.sqrt(travelled))
-        for layer, d in zip(self.layer, directions, strict=True):
-            self.seen[layer] += factor**2 * float(d.square().sum())
+        travelled = math.sqrt(sum(float(b.square().sum()) for b in back))
+        supposed = self.first * math.sqrt(self.squares) if self.rate is None else 0.0
+        self.distance = max(self.distance, travelled, supposed)
+        newest = min(1.0, 8.0 / t)
+        gain = root * factor * sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+        self.gained += newest * (gain - self.gained)
+        self.returned += newest * (
+            sum(float((g * b).sum()) for g, b in zip(gradients, back, strict=True)) - self.returned
+        )
+        hypergradient = min(0.1, max(-0.1, self.returned / self.gained))
+        supported = self.distance / math.sqrt(self.squares)
+        change = min(0.15, max(-0.15, self.kappas[0] / t * hypergradient))
+        self.rate = min(max(root * math.exp(change), supported), GAIN * supported)
+        self.bounded += self.rate in (supported, GAIN * supported)
         leak = max(LEAK, 1 / t)
         for node, log in self.logs.items():
-            mine = [i for i, layer in enumerate(self.layer) if node in ("global", layer)]
+            mine = [i for i, layer in enumerate(self.layer) if node == layer]
             inner = sum(float((directions[i] * behind[i]).sum()) for i in mine)
             norms = math.sqrt(
                 sum(float(directions[i].square().sum()) for i in mine)
                 * sum(float(behind[i].square().sum()) for i in mine)
             )
-            kappa = self.kappas[0] if node == "global" else self.kappas[1]
-            self.logs[node] = log + leak * (kappa * (inner / norms if norms > 1e-30 else 0.0) - log)
+            self.logs[node] = log + leak * (self.kappas[1] * (inner / norms if norms > 1e-30 else 0.0) - log)
         self.time += factor
         weight = factor * self.time**2
         self.weight += weight
@@ -142,9 +140,9 @@ def test_it_is_the_printed_method(decayed: bool, adam: bool, lr: float, foreach:
         if adam
         else rules.Gradient(momentum=0.7)
     )
-    adaptation = DistanceRates(gain=GAIN, leak=LEAK, hyper_lr={"global": 2.0, "layer": KAPPA})
+    adaptation = DistanceRates(gain=GAIN, leak=LEAK, hyper_lr={"global": 20.0, "layer": KAPPA})
     optimizer = averaged(model, rule, lr, adaptation=adaptation, foreach=foreach)
-    loop = Loop(twin, 0.7, (2.0, KAPPA), adam, decay)
+    loop = Loop(twin, 0.7, (20.0, KAPPA), adam, decay)
     for t in range(1, 401):
         factor = 1.0 - t / 500 if decayed else 1.0
         optimizer.param_groups[0]["lr"] = lr * factor
@@ -153,7 +151,7 @@ def test_it_is_the_printed_method(decayed: bool, adam: bool, lr: float, foreach:
         for p, x, z in zip(model.parameters(), loop.x, loop.z, strict=True):
             torch.testing.assert_close(p.detach(), x, rtol=1e-6, atol=1e-9)
             torch.testing.assert_close(optimizer.state[p]["iterate"], z, rtol=1e-6, atol=1e-9)
-    assert loop.distance > 0
+    assert 0 < loop.bounded < 400
     assert min(loop.logs.values()) < 0
 
 
@@ -174,7 +172,7 @@ def test_lists_agree_with_the_reference(name: str, dtype: torch.dtype, levels: t
         for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance * 0.1)
             for key, value in pair[0].state[p].items():
-                torch.testing.assert_close(value, pair[1].state[q][key], rtol=tolerance, atol=tolerance)
+                torch.testing.assert_close(value, pair[1].state[q][key], rtol=tolerance, atol=3 * tolerance)
 
 
 def test_the_rules_of_averaged_iterates_leave_the_averaging_to_them() -> None:
@@ -618,22 +616,36 @@ def test_groups_that_start_with_another_lr_keep_the_whole_ratio() -> None:
 
 
 @pytest.mark.parametrize("levels", [("global", "layer"), ("global", "unit"), ("global", "layer", "unit")])
-def test_levels_share_out_the_step_of_their_parent(levels: tuple[str, ...]) -> None:
+def test_finer_levels_lower_the_rates_of_nodes_that_swing(levels: tuple[str, ...]) -> None:
     model = a_model()
     optimizer = multirate.AdamW(model, levels=levels)
     train(model, optimizer, 300, size=2)
-    memory, tree, adaptation = optimizer._memory, optimizer._tree, optimizer.adaptation
-    rates = {level: adaptation.level_rates(memory, level, 1e-3) for level in levels}
+    memory, tree = optimizer._memory, optimizer._tree
+    rates = {level: optimizer.adaptation.level_rates(memory, level, 1e-3) for level in levels}
     for parent, level in itertools.pairwise(levels):
-        squares = memory[f"squares.{level}"]
-        own = tree.pool(squares * rates[level] ** 2, level, parent)
-        torch.testing.assert_close(own, tree.pool(squares, level, parent) * rates[parent] ** 2)
-        assert rates[level].max() > 1.01 * rates[level].min()
-    alone = nn.Sequential(nn.Linear(4, 2))
-    optimizer = multirate.AdamW(alone)
-    train(alone, optimizer, 400, size=2)
-    assert min(optimizer._memory["log_rate.layer"]) < 0  # it swings
-    assert optimizer.rates()["layer"]["0"] == pytest.approx(optimizer.rates()["global"].item(), rel=1e-5)
+        own = rates[level] / tree.lift(rates[parent], parent, level)
+        torch.testing.assert_close(own, memory[f"log_rate.{level}"].clamp(-2.5, 0.0).exp())
+        assert own.min() < 0.99
+        assert own.max() <= 1.0
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_the_rate_settles_where_the_hypergradient_of_the_distance_vanishes(name: str) -> None:
+    """On a noisy quadratic: more than enough is given up, and too little made good, whatever the first rate was."""
+    found = []
+    for first_step in (3e-6, 3e-3, 0.3):
+        torch.manual_seed(0)
+        point = nn.Parameter(torch.ones(50))
+        optimizer = getattr(multirate, name)([point], levels=("global",))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(multirate.averaged, "_FIRST_STEP", first_step)
+            for _ in range(2000):
+                point.grad = point.detach() + torch.randn(50)
+                optimizer.step()
+        found.append(optimizer.rates()["global"].item())
+        with optimizer.averaged():
+            assert point.detach().square().mean() < 0.02
+    assert max(found) < 3 * min(found)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])

@@ -207,7 +207,7 @@ class Averaged(MultiRate):
 
     @property
     def _row_count(self) -> int:
-        return 4
+        return 6
 
     def _slots(self) -> list[Slot]:
         return [*super()._slots(), Slot("average_weight", TENSOR, 1.0), Slot("progress", TENSOR)]
@@ -390,15 +390,9 @@ class Averaged(MultiRate):
             real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
             sizes.append(cells.reduce(real.to(memory.dtype).square()).to(memory.device))
         table = torch.stack([torch.cat(sizes), tree.elements_of_cell])
-        for level in (tree.levels[0], *self.adaptation.sharing(tree.levels)):
-            squares, count = tree.pool(table, "cell", level)
-            squares = torch.maximum(squares, count * _SMALLEST_SIZE**2)
-            if level == tree.levels[0]:
-                settle(memory["size"], squares.sqrt(), live * (memory["squares"] == 0))
-            else:
-                settle(
-                    memory[f"size.{level}"], squares / count.clamp(min=1.0), live * (memory[f"squares.{level}"] == 0)
-                )
+        squares, count = tree.pool(table, "cell", tree.levels[0])
+        squares = torch.maximum(squares, count * _SMALLEST_SIZE**2)
+        settle(memory["size"], squares.sqrt(), live * (memory["squares"] == 0))
 
     def _schedule(self) -> Tensor:
         """A fourth root of how a group's ``lr`` has changed; where groups started from one another counts in full."""
@@ -443,7 +437,7 @@ class Averaged(MultiRate):
         rows, elements = self._table(batches, found)
         # A step that a schedule shortened counts as the shorter one, or the rate would follow the schedule down.
         shortened, moved = (schedule * moving)[tree.tensor_of_cell], moving[tree.tensor_of_cell]
-        weights = torch.stack([shortened, shortened.square(), moved, moved, moved])
+        weights = torch.stack([shortened, shortened.square(), moved, moved, shortened, moved, moved])
         found_and_counted = torch.cat([rows, tree.elements_of_cell.unsqueeze(0)])
         table = torch.where(weights != 0, found_and_counted * weights, torch.zeros_like(weights))
         return table, elements

@@ -93,7 +93,7 @@ class Measuring:
         return kernels.formulas(batches, self._tree, self._memory, factor, self._plans)
 
     def _table(self, batches: list[Batch], found: list[Measured]) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        """Sums of all cells, ``(3 or 4, cells)``, 0 where nothing was measured; and elements by tensor."""
+        """Sums of all cells, ``(1, 3 or 6, cells)``, 0 where nothing was measured; and elements by tensor."""
         memory, rows = self._memory, list(self._zero_rows)
         elements: dict[int, list[Tensor]] = {}
         tables = []
@@ -166,7 +166,7 @@ class Measuring:
         elif ELEMENT in tree.levels:
             assert isinstance(elements, dict)
             like = next(v for v in memory.values.values() if isinstance(v, TensorList))
-            for k in range(self._row_count):
+            for k in range(min(self._row_count, 3)):
                 tensors = []
                 for i, template in enumerate(like):
                     value = elements[i][k].to(template.dtype) if i in elements else torch.zeros_like(template)
@@ -182,7 +182,7 @@ class Measuring:
             gradient_squares=columns[1] if norms else empty,
             direction_squares=columns[2] if norms else empty,
             live=live,
-            distance_squares=columns[3] if self._row_count == 4 else empty,
+            **dict(zip(("distance_squares", "descents", "returns"), columns[3:-1], strict=False)),
         )
 
     def _present(self, batches: list[Batch]) -> Tensor | None:

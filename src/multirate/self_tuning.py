@@ -29,15 +29,6 @@ def _log_rates(
     return LogRates(hyper_lr=hyper_lr, trace=trace, bounds=bounds)
 
 
-def _distance_rates(
-    levels: Sequence[str | Level], hyper_lr: float | Mapping[str, float] | None, bounds: tuple[float, float]
-) -> DistanceRates:
-    """Distance rates whose global level is the distance alone; nodes of finer levels that swing are lowered."""
-    if hyper_lr is None:
-        hyper_lr = {level_name(level): 0.0 if level_name(level) == "global" else 1.0 for level in levels}
-    return DistanceRates(hyper_lr=hyper_lr, bounds=bounds)
-
-
 class SGD(Averaged):
     """Gradient descent that tunes its own rates.
 
@@ -97,7 +88,7 @@ class SGD(Averaged):
             lr,
             rule=rules.Gradient(momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov),
             levels=levels,
-            adaptation=_distance_rates(levels, hyper_lr, bounds),
+            adaptation=DistanceRates(hyper_lr=hyper_lr, bounds=bounds),
             transition=transition,
             maximize=maximize,
             foreach=foreach,
@@ -177,7 +168,7 @@ class Adam(Averaged):
                 decoupled_weight_decay=decoupled_weight_decay,
             ),
             levels=levels,
-            adaptation=_distance_rates(levels, hyper_lr, bounds),
+            adaptation=DistanceRates(hyper_lr=hyper_lr, bounds=bounds),
             transition=transition,
             maximize=maximize,
             foreach=foreach,
@@ -252,7 +243,7 @@ class AdamW(Averaged):
                 betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, decoupled_weight_decay=True
             ),
             levels=levels,
-            adaptation=_distance_rates(levels, hyper_lr, bounds),
+            adaptation=DistanceRates(hyper_lr=hyper_lr, bounds=bounds),
             transition=transition,
             maximize=maximize,
             foreach=foreach,
@@ -328,7 +319,7 @@ class RMSprop(Averaged):
                 alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered
             ),
             levels=levels,
-            adaptation=_distance_rates(levels, hyper_lr, bounds),
+            adaptation=DistanceRates(hyper_lr=hyper_lr, bounds=bounds),
             transition=transition,
             maximize=maximize,
             foreach=foreach,

@@ -28,6 +28,8 @@ class Measurement:
         direction_squares: ``‖e_{t-1}‖²`` per node, when asked for.
         live: 1 when every gradient is finite, else 0 (0-d).
         distance_squares: ``‖y_t − y_0‖²`` per node, of averaged iterates.
+        descents: ``⟨g_t, d_t⟩`` per node, of averaged iterates: what a step at rate 1 gains to first order.
+        returns: ``⟨g_t, y_0 − y_t⟩`` per node, of averaged iterates: what going the whole way once more would.
     """
 
     sums: dict[str, Values]
@@ -36,6 +38,8 @@ class Measurement:
     direction_squares: dict[str, Values]
     live: Tensor
     distance_squares: dict[str, Values] = field(default_factory=dict)
+    descents: dict[str, Values] = field(default_factory=dict)
+    returns: dict[str, Values] = field(default_factory=dict)
 
     def hypergradient(self, level: str, reduction: str) -> Values:
         """Sum or mean of the agreement over each node of a level."""

@@ -1,4 +1,4 @@
-"""Rates from the distance travelled, shared out level by level by a leaking hypergradient."""
+"""Rates by the hypergradient of the distance travelled, within what that distance supports."""
 
 from __future__ import annotations
 
@@ -16,114 +16,98 @@ from multirate.adaptation.base import (
     check_bounds,
     note_agreement,
     per_level,
-    summed_down,
 )
 from multirate.adaptation.multiplicative import cosine
-from multirate.levels import ELEMENT, Values
+from multirate.levels import Values
 from multirate.memory import Memory, Slot, settle_values
 from multirate.rules.base import in_range
 
+_ROOT_HYPER_LR = 20.0
+_FINER_HYPER_LR = 3.0
 _LOWEST_LOG = -2.5
-_SIZE_POWER = 0.5
-"""How far the steps of siblings go with the size of their parameters; 1 is in proportion."""
+_PART_REMEMBERED = 1 / 8
+"""Share of all steps so far that hypergradients are averaged over."""
+_LARGEST_HYPERGRADIENT = 0.1
+"""What a hypergradient counts for at most: with more, the distance itself is about to raise the rate."""
+_LARGEST_CHANGE = 0.15
+"""Of the logarithm of a rate, in one step."""
 
 
 @dataclass(frozen=True)
 class DistanceRates(Adaptation):
-    r"""The rate that the distance travelled supports, times a factor for every level: ``α* = α_root · exp(Σᵢ sᵢ)``.
+    r"""The rate at which the distance travelled is the right one, times a factor for every finer level.
 
-    At the coarsest level, with ``y`` the point where gradients are taken, ``y₀`` where it began and ``d`` the
-    directions,
+    With ``y`` the point where gradients ``g`` are taken, ``y₀`` where it began and ``d`` the directions, a rate that
+    had been larger all along would have taken ``y`` further along ``y − y₀``. How the loss would have changed is the
+    hypergradient of the coarsest level, here over what one step gains to first order, both averaged over the last
+    eighth of all steps:
 
-        ``α_root = γ · max_k ‖y_k − y₀‖ / √(Σ_k ‖d_k‖²)``.
+        ``h = ⟨g, y₀ − y⟩ / (α ⟨g, d⟩)``,   ``log α_{t+1} = log α_t + (κ / t) · max(−0.1, min(h, 0.1))``,
 
-    Steady progress raises it, standing still lets it sink; how a random walk with a constant rate stands between the
-    two is what γ settles. At every level the hypergradient ``c = ⟨d_t, e_t⟩ / (‖d_t‖ ‖e_t‖)`` along
-    ``e_t = x_t − z_t``, how far the iterate has come from its average, moves a log-rate that leaks towards 0:
-    ``s ← (1 − ℓ) s + ℓ κ c``, which counts as far as it lowers, ``min(s, 0)``.
+    held between 1 and γ times what the distance supports, ``max_k ‖y_k − y₀‖ / √(Σ_k ‖d_k‖²)``. In noise alone the
+    latter is the rate that a random walk is made with; steady progress raises it, standing still lets it sink.
 
-    Below the coarsest level the nodes of one parent share out its step among them, in proportion to
-    ``fᵢ = √rᵢ exp(min(sᵢ, 0))`` with ``rᵢ`` the root mean square of node i's parameters (found as
-    ``√((‖y₀‖² + ‖y − y₀‖²) / n)``), and so that the parent's own step keeps its length: the rate of i is that of its
-    parent times
-
-        ``mᵢ = fᵢ / √(Σⱼ qⱼ fⱼ² / Σⱼ qⱼ)``   with ``qⱼ = Σ_k ‖d_k‖²`` of node j, over the nodes of i's parent.
-
-    Single elements only lower.
+    At every finer level the agreement ``c = ⟨d_t, e_t⟩ / (‖d_t‖ ‖e_t‖)`` along ``e_t = x_t − z_t``, how far the iterate
+    has come from its average, moves a log-rate that leaks towards 0: ``s ← (1 − ℓ) s + ℓ κ c``. It counts as far as it
+    lowers: the rate of a node is that of its parent times ``exp(max(−2.5, min(s, 0)))``.
 
     Args:
-        hyper_lr: κ, one number or one per level; 0 leaves the level at 1.
-        gain: γ.
+        hyper_lr: κ, one number or one per level (default: 20 at the coarsest level, 3 at finer ones); 0 leaves the
+            coarsest level at its first rate, as far as the distance allows, and a finer one at 1.
+        gain: γ, at least 1.
         leak: ℓ in (0, 1].
         bounds: Smallest and largest applied rate.
 
     Reference:
-        The root: Ivgi, Hinder, Carmon, DoG is SGD's best friend, arXiv 2302.12022, Eq. 1, here in preconditioned
+        The bounds: Ivgi, Hinder, Carmon, DoG is SGD's best friend, arXiv 2302.12022, Eq. 1, here in preconditioned
         coordinates and at the gradient's point of averaged iterates.
     """
 
     needs_norms = True
 
-    hyper_lr: float | Mapping[str, float] = 1.0
-    gain: float = 1.75
+    hyper_lr: float | Mapping[str, float] | None = None
+    gain: float = 2.2
     leak: float = 0.02
     bounds: tuple[float, float] = (0.0, inf)
 
     def for_levels(self, levels: Sequence[str], given: Sequence[str]) -> DistanceRates:
         check_bounds(self.bounds)
-        if not in_range("gain", self.gain, low=0.0) or not in_range("leak", self.leak, low=0.0, high=1.0):
-            raise ValueError(
-                f"gain, leak: {self.gain!r} and {self.leak!r} must be above 0; leave them at 1.75 and 0.02"
-            )
-        return replace(self, hyper_lr=per_level("hyper_lr", self.hyper_lr, levels))
+        in_range("gain", self.gain, low=1.0)
+        if not in_range("leak", self.leak, low=0.0, high=1.0):
+            raise ValueError(f"leak: {self.leak!r} must be above 0; leave it at 0.02")
+        hyper_lr = self.hyper_lr
+        if hyper_lr is None:
+            hyper_lr = {level: _FINER_HYPER_LR if level in levels[1:] else _ROOT_HYPER_LR for level in levels}
+        return replace(self, hyper_lr=per_level("hyper_lr", hyper_lr, levels))
 
     def slots(self, levels: Sequence[str], lr: float) -> list[Slot]:
         root = levels[0]
         return [
             Slot("size", root),
             Slot("first_rate", root, lr),
+            Slot("rate", root, lr),
+            Slot("steps", root),
             Slot("distance", root),
             Slot("squares", root),
-            *(Slot(f"log_rate.{level}", level) for level in levels),
-            *(
-                Slot(f"{name}.{level}", level)
-                for level in self.sharing(levels)
-                for name in ("squares", "size", "moved")
-            ),
+            Slot("gained", root),
+            Slot("returned", root),
+            *(Slot(f"log_rate.{level}", level) for level in levels[1:]),
             *agreement_slots(levels),
         ]
 
-    @staticmethod
-    def sharing(levels: Sequence[str]) -> list[str]:
-        """The levels whose nodes share out the step of their parent."""
-        return [level for level in levels[1:] if level != ELEMENT]
-
     def root(self, memory: Memory) -> Tensor:
-        """``α_root`` of every node of the coarsest level; the first rate as long as nothing has moved."""
-        distance, squares = memory["distance"], memory["squares"]
-        found = self.gain * distance / squares.clamp(min=torch.finfo(squares.dtype).tiny).sqrt()
-        return torch.where(squares > 0, found, memory["first_rate"])
+        """``α`` of every node of the coarsest level; the first rate as long as nothing has moved."""
+        return torch.where(memory["squares"] > 0, memory["rate"], memory["first_rate"])
 
     def level_rates(self, memory: Memory, level: str, lr: float) -> Values:
         """The product of all levels down to this one."""
-        total = summed_down(memory, level, lambda coarser: self._log_factors(memory, coarser))
-        return (total.exp() * memory.tree.lift(self.root(memory), memory.tree.levels[0], level)).clamp(*self.bounds)
-
-    def _log_factors(self, memory: Memory, level: str) -> Values:
-        """What the nodes of a level multiply the rate of their parent by, as logarithms."""
         tree = memory.tree
-        logs: Values = memory[f"log_rate.{level}"].clamp(_LOWEST_LOG, 0.0)
-        if level not in self.sharing(tree.levels):
-            return logs
-        size = memory[f"size.{level}"] + memory[f"moved.{level}"]
-        logs = logs + torch.where(size > 0, size, torch.ones_like(size)).log() * (0.5 * _SIZE_POWER)
-        parent = tree.levels[tree.levels.index(level) - 1]
-        squares = memory[f"squares.{level}"]
-        pooled = tree.pool(torch.stack([squares * (2.0 * logs).exp(), squares]), level, parent)
-        assert isinstance(pooled, Tensor)
-        begun = pooled[1] > 0  # the first step has one rate for all
-        length = torch.where(begun, pooled[0] / pooled[1], torch.ones_like(pooled[0])).sqrt()
-        return (logs - tree.lift(length.log(), parent, level)) * tree.lift(begun.to(length.dtype), parent, level)
+        parent = tree.levels[0]
+        rates: Values = self.root(memory)
+        for finer in tree.levels[1 : tree.levels.index(level) + 1]:
+            factor: Values = memory[f"log_rate.{finer}"].clamp(_LOWEST_LOG, 0.0).exp()
+            rates, parent = tree.lift(rates, parent, finer) * factor, finer
+        return rates.clamp(*self.bounds)
 
     def combined(self, memory: Memory, lr: float) -> Values:
         return self.level_rates(memory, memory.tree.finest, lr)
@@ -136,26 +120,37 @@ class DistanceRates(Adaptation):
     def learn(self, memory: Memory, measured: Measurement, lr: float) -> None:
         """Takes in what the step just made measured."""
         assert isinstance(self.hyper_lr, Mapping)
-        tree = memory.tree
-        root = tree.levels[0]
-        known = measured.known(root)
-        squares = memory["squares"] + measured.gradient_squares[root]
-        # The first rate stands for a distance, from which that travelled takes over.
-        supposed = memory["first_rate"] * squares.sqrt() / self.gain * (memory["squares"] == 0)
-        travelled = measured.distance_squares[root].sqrt()
-        assert isinstance(travelled, Tensor)  # the coarsest level is never that of single elements
-        settle_values(memory["distance"], torch.stack([memory["distance"], supposed, travelled]).amax(0), known)
-        settle_values(memory["squares"], squares, known)
+        levels = memory.tree.levels
+        root = levels[0]
+        agreements: dict[str, Values] = {root: self._learn_root(memory, measured, root, self.hyper_lr[root])}
         # The first steps weigh alike, so that the average begins without a bias towards 0.
         leak = torch.clamp(1.0 / memory["time"][0].clamp(min=1.0), min=self.leak)
-        cosines = {level: cosine(measured, level) for level in tree.levels}
-        for level, agreement in cosines.items():
+        for level in levels[1:]:
+            agreements[level] = cosine(measured, level)
             logs = memory[f"log_rate.{level}"]
-            target = agreement * self.hyper_lr[level]
+            target = agreements[level] * self.hyper_lr[level]
             settle_values(logs, logs + (target - logs) * leak, measured.known(level))
-        for level in self.sharing(tree.levels):
-            seen, known = memory[f"squares.{level}"], measured.known(level)
-            settle_values(seen, seen + measured.gradient_squares[level], known)
-            counts = measured.counts[level].clamp(1.0, inf)
-            settle_values(memory[f"moved.{level}"], measured.distance_squares[level] / counts, known)
-        note_agreement(memory, measured, cosines)
+        note_agreement(memory, measured, agreements)
+
+    def _learn_root(self, memory: Memory, measured: Measurement, root: str, hyper_lr: float) -> Tensor:
+        """Moves the rates of the coarsest level; returns the hypergradients they have been moved by."""
+        rate, seen, steps = self.root(memory), memory["squares"], memory["steps"] + 1.0
+        tiny = torch.finfo(seen.dtype).tiny
+        squares = seen + measured.gradient_squares[root]
+        # The first rate stands for a distance, from which that travelled takes over.
+        supposed = memory["first_rate"] * squares.sqrt() * (seen == 0)
+        sums = [by_level[root] for by_level in (measured.distance_squares, measured.descents, measured.returns)]
+        # The coarsest level is never that of single elements.
+        travelled, descent, back = [values for values in sums if isinstance(values, Tensor)]
+        distance = torch.stack([memory["distance"], supposed, travelled.sqrt()]).amax(0)
+        newest = (1.0 / (_PART_REMEMBERED * steps)).clamp(max=1.0)
+        gained = torch.lerp(memory["gained"], rate * descent, newest)
+        returned = torch.lerp(memory["returned"], back, newest)
+        hypergradient = (returned / gained.clamp(min=tiny)).clamp(-_LARGEST_HYPERGRADIENT, _LARGEST_HYPERGRADIENT)
+        change = (hypergradient * (hyper_lr / steps)).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
+        supported = distance / squares.clamp(min=tiny).sqrt()
+        rate = torch.minimum(torch.maximum(rate * change.exp(), supported), self.gain * supported)
+        learned = {"rate": rate, "steps": steps, "distance": distance, "squares": squares}
+        for name, value in {**learned, "gained": gained, "returned": returned}.items():
+            settle_values(memory[name], value, measured.known(root))
+        return hypergradient

@@ -106,9 +106,9 @@ class Measured:
     """Agreement of one batch, and squared norms when asked for.
 
     Attributes:
-        rows: For each tensor its sums over cells, ``(1, 3 or 4, cells)``: agreement, ``‖g‖²``, ``‖e‖²`` and, of
-            averaged iterates, ``‖y − y₀‖²``.
-        elements: For each tensor the same without summing, when there is a rate per element.
+        rows: For each tensor its sums over cells, ``(1, 3 or 6, cells)``: agreement, ``‖g‖²``, ``‖e‖²`` and, of
+            averaged iterates, ``‖y − y₀‖²``, ``⟨g, d⟩`` and ``⟨g, y₀ − y⟩``.
+        elements: For each tensor the first three without summing, when there is a rate per element.
         table: Instead of ``rows``, the sums at their place among all cells of the optimizer, 0 elsewhere.
     """
 

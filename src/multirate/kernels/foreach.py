@@ -155,7 +155,7 @@ def advance(
     behind = state.get(AVERAGE, points) - iterates
     if AVERAGE not in state and batch.at_training_point:
         behind.mul_(1.0 / batch.interpolation)
-    measured, scale = _measured(batch, directions, behind, points - state[ANCHOR], c.get("scale"))
+    measured, scale = _measured(batch, gradients, directions, behind, state[ANCHOR] - points, c.get("scale"))
     averages = behind.add_(iterates)
     if batch.decoupled_decay:
         for z, y, r in zip(iterates, points, rate, strict=True):
@@ -173,18 +173,25 @@ def advance(
 
 
 def _measured(
-    batch: Batch, directions: TensorList, behind: TensorList, offsets: TensorList, scale: Sequence[Tensor] | None
+    batch: Batch,
+    gradients: TensorList,
+    directions: TensorList,
+    behind: TensorList,
+    back: TensorList,
+    scale: Sequence[Tensor] | None,
 ) -> tuple[Measured, list[Tensor] | None]:
-    """The four sums of averaged iterates, and what multiplies each direction so that none is longer than allowed.
+    """The six sums of averaged iterates, and what multiplies each direction so that none is longer than allowed.
 
     The scale comes into the sums at their end, where there is little to multiply, and its limit out of them.
     """
-    pairs = [(directions, behind), (directions, directions), (behind, behind), (offsets, offsets)]
+    pairs = [(directions, behind), (directions, directions), (behind, behind)]
+    of_nodes = [(back, back), (gradients, directions), (gradients, back)]
     measured, longest = Measured([], []), batch.rule.longest
     scales: list[Tensor] = []
     for i, cells in enumerate(batch.cells):
         products = [first[i] * second[i] for first, second in pairs] if batch.elementwise else []
         sums = [cells.reduce(p) for p in products] or [_inner(cells, first[i], second[i]) for first, second in pairs]
+        sums += [_inner(cells, first[i], second[i]) for first, second in of_nodes]
         if scale is not None or longest < inf:
             own = sums[0].new_ones(()) if scale is None else scale[i]
             if longest < inf:
@@ -198,5 +205,6 @@ def _measured(
 
 
 def _powers(values: list[Tensor], scale: Tensor) -> list[Tensor]:
-    """Sums or products with the direction scaled, which is in the first once and in the second twice."""
-    return [*(value * power for value, power in zip(values, (scale, scale * scale), strict=False)), *values[2:]]
+    """Sums or products with the direction scaled: it is in the first and the fifth once, in the second twice."""
+    powers = (scale, scale * scale, None, None, scale, None)
+    return [v if power is None else v * power for v, power in zip(values, powers, strict=False)]

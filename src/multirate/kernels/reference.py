@@ -128,7 +128,8 @@ def advance(
         rests_at_average: Whether to leave ``x`` in the parameters, and not ``y``.
 
     Returns:
-        For each tensor the sums over cells of ``d ⊙ (x − z)``, ``d²``, ``(x − z)²`` and ``(y − y₀)²``, before the move.
+        For each tensor the sums over cells of ``d ⊙ (x − z)``, ``d²``, ``(x − z)²``, ``(y − y₀)²``, ``g ⊙ d`` and
+        ``g ⊙ (y₀ − y)``, before the move; of elements the first three.
 
     Reference:
         Defazio et al.: The road less scheduled, arXiv 2405.15682, Eqs. 3 to 5.
@@ -154,9 +155,10 @@ def advance(
             direction = direction * batch.held[i]
         elif batch.rule.longest < inf:
             direction = direction * held((direction * direction).sum(), max(direction.numel(), 1), batch.rule.longest)
-        average, offset = iterate + behind, point - state[ANCHOR]
-        products = [direction * behind, direction * direction, behind * behind, offset * offset]
-        measured.rows.append(torch.stack([batch.cells[i].reduce(product) for product in products]))
+        average, back = iterate + behind, state[ANCHOR] - point
+        products = [direction * behind, direction * direction, behind * behind]
+        of_nodes = [*products, back * back, gradient * direction, gradient * back]
+        measured.rows.append(torch.stack([batch.cells[i].reduce(product) for product in of_nodes]))
         if batch.elementwise:
             measured.elements.append([p.sum(-1, keepdim=True) if batch.complex_pairs else p for p in products])
         if batch.decoupled_decay:
