@@ -648,6 +648,22 @@ def test_the_rate_settles_where_the_hypergradient_of_the_distance_vanishes(name:
     assert max(found) < 3 * min(found)
 
 
+@pytest.mark.parametrize("condition", [1e2, 1e4])
+def test_without_noise_the_rate_goes_to_the_edge_of_stability_and_no_further(condition: float) -> None:
+    torch.manual_seed(0)
+    curvature = torch.logspace(0.0, -math.log10(condition), 50)
+    point = nn.Parameter(torch.randn(50))
+    optimizer = multirate.SGD([point], levels=("global",))
+    losses = [(curvature * point.detach().square()).sum().item()]
+    for _ in range(1000):
+        point.grad = curvature * point.detach()
+        optimizer.step()
+        losses.append((curvature * point.detach().square()).sum().item())
+    assert 1.0 < optimizer.rates()["global"].item() < 2.5  # 2 over the largest curvature, plainly
+    assert max(losses) < 1.01 * losses[0]
+    assert losses[-1] < 1e-3 * losses[0]
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
 def test_a_schedule_is_neither_needed_nor_harmful(schedule: str) -> None:
     model = a_model()

@@ -32,7 +32,7 @@ def _log_rates(
 class SGD(Averaged):
     """Gradient descent that tunes its own rates.
 
-    Averaged iterates with rates from the distance travelled, at global and layer level
+    Averaged iterates with rates from the hypergradient of the distance travelled, at global and layer level
     (:class:`multirate.averaged.Averaged`, :class:`multirate.adaptation.DistanceRates`): no rate to search, no schedule
     needed. Parameters hold the average outside a training pass, so there is nothing to switch before evaluating.
 
@@ -48,8 +48,8 @@ class SGD(Averaged):
         foreach: ``False`` runs the for-loop reference.
         in_backward: Move parameters, and free gradients, while ``backward`` goes on.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
-        hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
-            (default: 0 at the global level, 1 at others).
+        hyper_lr: κ: how far the hypergradient moves the rate of the coarsest level (default 20), and nodes of finer
+            levels are lowered where they swing (default 3): one number or one per level.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
 
@@ -99,7 +99,7 @@ class SGD(Averaged):
 class Adam(Averaged):
     """Adam that tunes its own rates.
 
-    Averaged iterates with rates from the distance travelled, at global and layer level
+    Averaged iterates with rates from the hypergradient of the distance travelled, at global and layer level
     (:class:`multirate.averaged.Averaged`, :class:`multirate.adaptation.DistanceRates`): no rate to search, no schedule
     needed. Parameters hold the average outside a training pass, so there is nothing to switch before evaluating.
 
@@ -118,8 +118,8 @@ class Adam(Averaged):
         in_backward: Move parameters, and free gradients, while ``backward`` goes on.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
-        hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
-            (default: 0 at the global level, 1 at others).
+        hyper_lr: κ: how far the hypergradient moves the rate of the coarsest level (default 20), and nodes of finer
+            levels are lowered where they swing (default 3): one number or one per level.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
         state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
@@ -180,7 +180,7 @@ class Adam(Averaged):
 class AdamW(Averaged):
     """AdamW that tunes its own rates.
 
-    Averaged iterates with rates from the distance travelled, at global and layer level
+    Averaged iterates with rates from the hypergradient of the distance travelled, at global and layer level
     (:class:`multirate.averaged.Averaged`, :class:`multirate.adaptation.DistanceRates`): no rate to search, no schedule
     needed. Parameters hold the average outside a training pass, so there is nothing to switch before evaluating.
 
@@ -198,8 +198,8 @@ class AdamW(Averaged):
         in_backward: Move parameters, and free gradients, while ``backward`` goes on.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
-        hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
-            (default: 0 at the global level, 1 at others).
+        hyper_lr: κ: how far the hypergradient moves the rate of the coarsest level (default 20), and nodes of finer
+            levels are lowered where they swing (default 3): one number or one per level.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
         state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.
@@ -255,7 +255,7 @@ class AdamW(Averaged):
 class RMSprop(Averaged):
     """RMSProp that tunes its own rates.
 
-    Averaged iterates with rates from the distance travelled, at global and layer level
+    Averaged iterates with rates from the hypergradient of the distance travelled, at global and layer level
     (:class:`multirate.averaged.Averaged`, :class:`multirate.adaptation.DistanceRates`): no rate to search, no schedule
     needed. Parameters hold the average outside a training pass, so there is nothing to switch before evaluating.
 
@@ -273,8 +273,8 @@ class RMSprop(Averaged):
         in_backward: Move parameters, and free gradients, while ``backward`` goes on.
         capturable: Accepted for compatibility: every step can be captured.
         levels: Levels that share a rate, see :class:`multirate.MultiRate`.
-        hyper_lr: Strength κ with which a level's rates are lowered where they swing: one number or one per level
-            (default: 0 at the global level, 1 at others).
+        hyper_lr: κ: how far the hypergradient moves the rate of the coarsest level (default 20), and nodes of finer
+            levels are lowered where they swing (default 3): one number or one per level.
         transition: Transition to a fixed rate, or its rate r.
         bounds: Smallest and largest applied rate.
         state_dtype: ``torch.bfloat16`` halves the buffers of the rule, rounding them at random.

@@ -26,9 +26,8 @@ HYPERGRADIENT = [
     OptimizerEntry(
         name="multirate-sgd",
         constructor="multirate:SGD",
-        description="SGD with momentum, its rates learned; nothing to choose",
+        description="SGD that tunes its own rates; nothing to choose",
         citation="multirate",
-        settings={"momentum": 0.9},
     ),
     OptimizerEntry(
         name="sgd-hd",
