@@ -648,6 +648,21 @@ def test_the_rate_settles_where_the_hypergradient_of_the_distance_vanishes(name:
     assert max(found) < 3 * min(found)
 
 
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_branch_whose_gradients_begin_at_zero_does_not_miss_its_start(name: str) -> None:
+    point = nn.Parameter(torch.ones(50))
+    optimizer = getattr(multirate, name)([point], levels=("global",))
+    for _ in range(100):
+        point.grad = torch.zeros(50)
+        optimizer.step()
+    assert optimizer.state[point]["steps"] == 0
+    for _ in range(200):
+        point.grad = point.detach() - 2.0
+        optimizer.step()
+    assert optimizer.state[point]["steps"] == 200
+    assert optimizer.rates()["global"] > 3 * optimizer.state[point]["first_rate"]
+
+
 @pytest.mark.parametrize("condition", [1e2, 1e4])
 def test_without_noise_the_rate_goes_to_the_edge_of_stability_and_no_further(condition: float) -> None:
     torch.manual_seed(0)

@@ -515,10 +515,21 @@ def test_averaged_iterates_begin_where_torch_left_off(name: str) -> None:
         assert torch.equal(ours.state[twin[0].weight]["step"], torch.tensor(35.0))
 
 
-def test_a_state_with_other_levels_is_refused_and_changes_nothing() -> None:
+@pytest.mark.parametrize(
+    ("theirs", "own"),
+    [
+        (("global", "unit"), ("global", "layer")),
+        (("global",), ("layer",)),
+        (("layer",), ("global",)),
+        (("layer",), ("global", "layer")),
+    ],
+)
+def test_a_state_with_other_levels_is_refused_and_changes_nothing(
+    theirs: tuple[str, ...], own: tuple[str, ...]
+) -> None:
     model = a_model()
-    saved = multirate.Adam(model.named_parameters(), levels=("global", "unit")).state_dict()
-    optimizer = multirate.Adam(model.named_parameters(), levels=("global", "layer"))
+    saved = multirate.Adam(model.named_parameters(), levels=theirs).state_dict()
+    optimizer = multirate.Adam(model.named_parameters(), levels=own)
     train(model, optimizer, 3)
     before = everything(model, optimizer)
     with pytest.raises(ValueError, match="levels"):

@@ -85,7 +85,7 @@ class DistanceRates(Adaptation):
         return [
             Slot("size", root),
             Slot("first_rate", root, lr),
-            Slot("rate", root, lr),
+            Slot(f"rate.{root}", root, lr),
             Slot("steps", root),
             Slot("distance", root),
             Slot("squares", root),
@@ -97,7 +97,8 @@ class DistanceRates(Adaptation):
 
     def root(self, memory: Memory) -> Tensor:
         """``α`` of every node of the coarsest level; the first rate as long as nothing has moved."""
-        return torch.where(memory["squares"] > 0, memory["rate"], memory["first_rate"])
+        rate = memory[f"rate.{memory.tree.levels[0]}"]
+        return torch.where(memory["squares"] > 0, rate, memory["first_rate"])
 
     def level_rates(self, memory: Memory, level: str, lr: float) -> Values:
         """The product of all levels down to this one."""
@@ -134,23 +135,26 @@ class DistanceRates(Adaptation):
 
     def _learn_root(self, memory: Memory, measured: Measurement, root: str, hyper_lr: float) -> Tensor:
         """Moves the rates of the coarsest level; returns the hypergradients they have been moved by."""
-        rate, seen, steps = self.root(memory), memory["squares"], memory["steps"] + 1.0
+        rate, seen = self.root(memory), memory["squares"]
         tiny = torch.finfo(seen.dtype).tiny
         squares = seen + measured.gradient_squares[root]
+        # Steps count from the first that moved anything, or a branch whose gradients begin at 0 would miss its start.
+        steps = memory["steps"] + (squares > 0).to(seen.dtype)
+        time = steps.clamp(min=1.0)
         # The first rate stands for a distance, from which that travelled takes over.
         supposed = memory["first_rate"] * squares.sqrt() * (seen == 0)
         sums = [by_level[root] for by_level in (measured.distance_squares, measured.descents, measured.returns)]
         # The coarsest level is never that of single elements.
         travelled, descent, back = [values for values in sums if isinstance(values, Tensor)]
         distance = torch.stack([memory["distance"], supposed, travelled.sqrt()]).amax(0)
-        newest = (1.0 / (_PART_REMEMBERED * steps)).clamp(max=1.0)
+        newest = (1.0 / (_PART_REMEMBERED * time)).clamp(max=1.0)
         gained = torch.lerp(memory["gained"], rate * descent, newest)
         returned = torch.lerp(memory["returned"], back, newest)
         hypergradient = (returned / gained.clamp(min=tiny)).clamp(-_LARGEST_HYPERGRADIENT, _LARGEST_HYPERGRADIENT)
-        change = (hypergradient * (hyper_lr / steps)).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
+        change = (hypergradient * (hyper_lr / time)).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
         supported = distance / squares.clamp(min=tiny).sqrt()
         rate = torch.minimum(torch.maximum(rate * change.exp(), supported), self.gain * supported)
-        learned = {"rate": rate, "steps": steps, "distance": distance, "squares": squares}
+        learned = {f"rate.{root}": rate, "steps": steps, "distance": distance, "squares": squares}
         for name, value in {**learned, "gained": gained, "returned": returned}.items():
             settle_values(memory[name], value, measured.known(root))
         return hypergradient
