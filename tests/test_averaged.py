@@ -186,6 +186,22 @@ def test_the_rules_of_averaged_iterates_leave_the_averaging_to_them() -> None:
         multirate.Adam(a_model(), levels=("parameter",))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gain": 0.5}, "gain: 0.5"),
+        ({"leak": 0.0}, "leak: 0.0 must be above 0; leave it at 0.02"),
+        ({"leak": 1.5}, "leak: 1.5"),
+        ({"bounds": (1.0, 0.1)}, r"bounds: \(1.0, 0.1\)"),
+        ({"hyper_lr": -1.0}, r"hyper_lr: -1.0 \(level 'global'\)"),
+        ({"hyper_lr": {"global": 20.0}}, "hyper_lr: no value for level 'layer'"),
+    ],
+)
+def test_options_of_distance_rates_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DistanceRates(**options).for_levels(("global", "layer"), ("global", "layer"))
+
+
 # -- where the parameters are ----------------------------------------------------------------------------------------
 
 

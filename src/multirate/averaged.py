@@ -1,4 +1,4 @@
-"""The shell of averaged iterates: gradients between iterate and average, rates from the distance travelled."""
+"""The shell of averaged iterates: gradients between iterate and average, rates of :class:`DistanceRates`."""
 
 from __future__ import annotations
 

@@ -63,7 +63,11 @@ class RatesView:
         return shown
 
     def agreement(self) -> dict[str, Any]:
-        """Last agreement (the hypergradient, negated) of every level but ``parameter``, shaped like :meth:`rates`."""
+        """Last agreement (the hypergradient, negated) of every level but ``parameter``, shaped like :meth:`rates`.
+
+        With :class:`~multirate.adaptation.DistanceRates` that of the coarsest level is its ``h``, within ±0.1, and that
+        of finer ones the cosine ``c``, within ±1.
+        """
         levels = [level for level in self._tree.levels if level != ELEMENT]
         return {level: self._by_name(self._memory[f"agreement.{level}"], level) for level in levels}
 

@@ -52,8 +52,9 @@ class DistanceRates(Adaptation):
     lowers: the rate of a node is that of its parent times ``exp(max(−2.5, min(s, 0)))``.
 
     Args:
-        hyper_lr: κ, one number or one per level (default: 20 at the coarsest level, 3 at finer ones); 0 leaves the
-            coarsest level at its first rate, as far as the distance allows, and a finer one at 1.
+        hyper_lr: κ, one per level (default: 20 at the coarsest level, 3 at finer ones): a speed at the coarsest level,
+            a strength at finer ones, so that one number for all seldom suits both. 0 leaves the coarsest level at its
+            first rate, as far as the distance allows, and a finer one at 1.
         gain: γ, at least 1.
         leak: ℓ in (0, 1].
         bounds: Smallest and largest applied rate.
