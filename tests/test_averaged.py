@@ -93,12 +93,13 @@ class Loop:
         rates = [root * math.exp(min(0.0, max(-2.5, self.logs[layer]))) for layer in self.layer]
         behind = [x - z for x, z in zip(self.x, self.z, strict=True)]
         back = [a - y for y, a in zip(points, self.anchor, strict=True)]
-        self.squares += sum(factor**2 * float(d.square().sum()) for d in directions)
+        moved = [d * (factor * rate / root) for d, rate in zip(directions, rates, strict=True)]
+        self.squares += sum(float(d.square().sum()) for d in moved)
         travelled = math.sqrt(sum(float(b.square().sum()) for b in back))
         supposed = self.first * math.sqrt(self.squares) if self.rate is None else 0.0
         self.distance = max(self.distance, travelled, supposed)
         newest = min(1.0, 8.0 / t)
-        gain = root * factor * sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+        gain = root * sum(float((g * d).sum()) for g, d in zip(gradients, moved, strict=True))
         self.gained += newest * (gain - self.gained)
         self.returned += newest * (
             sum(float((g * b).sum()) for g, b in zip(gradients, back, strict=True)) - self.returned

@@ -37,10 +37,10 @@ _LARGEST_CHANGE = 0.15
 class DistanceRates(Adaptation):
     r"""The rate at which the distance travelled is the right one, times a factor for every finer level.
 
-    With ``y`` the point where gradients ``g`` are taken, ``y₀`` where it began and ``d`` the directions, a rate that
-    had been larger all along would have taken ``y`` further along ``y − y₀``. How the loss would have changed is the
-    hypergradient of the coarsest level, here over what one step gains to first order, both averaged over the last
-    eighth of all steps:
+    With ``y`` the point where gradients ``g`` are taken, ``y₀`` where it began and ``d`` the directions, each shortened
+    as finer levels (but for rates of single elements) and schedules do, a rate that had been larger all along would
+    have taken ``y`` further along ``y − y₀``. How the loss would have changed is the hypergradient of the coarsest
+    level, here over what one step gains to first order, both averaged over the last eighth of all steps:
 
         ``h = ⟨g, y₀ − y⟩ / (α ⟨g, d⟩)``,   ``log α_{t+1} = log α_t + (κ / t) · max(−0.1, min(h, 0.1))``,
 
@@ -97,9 +97,9 @@ class DistanceRates(Adaptation):
         ]
 
     def root(self, memory: Memory) -> Tensor:
-        """``α`` of every node of the coarsest level; the first rate as long as nothing has moved."""
+        """``α`` of every node of the coarsest level, within ``bounds``; the first rate as long as nothing has moved."""
         rate = memory[f"rate.{memory.tree.levels[0]}"]
-        return torch.where(memory["squares"] > 0, rate, memory["first_rate"])
+        return torch.where(memory["squares"] > 0, rate, memory["first_rate"]).clamp(*self.bounds)
 
     def level_rates(self, memory: Memory, level: str, lr: float) -> Values:
         """The product of all levels down to this one."""
