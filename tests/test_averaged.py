@@ -68,7 +68,9 @@ class Loop:
         self.rate, self.gained, self.returned, self.bounded = None, 0.0, 0.0, 0
         self.logs = dict.fromkeys(self.layer, 0.0)
 
-    def step(self, t: int, factor: float = 1.0) -> None:
+    def step(
+        self, t: int, factor: float = 1.0, highest: float = math.inf, share: float = 1.0, last: float = 0.0
+    ) -> None:
         factor **= 0.25
         points = [self.beta * x + (1 - self.beta) * z for x, z in zip(self.x, self.z, strict=True)]
         for p, y in zip(self.model.parameters(), points, strict=True):
@@ -89,8 +91,9 @@ class Loop:
             size = math.sqrt(max(sum(float(x.square().sum()) for x in self.x), count * 1e-4))
             length = math.sqrt(count if self.adam else sum(float(g.square().sum()) for g in gradients))
             self.first = FIRST_STEP * size / length
-        root = self.first if self.rate is None else self.rate
-        rates = [root * math.exp(min(0.0, max(-2.5, self.logs[layer]))) for layer in self.layer]
+        root = min(highest, self.first if self.rate is None else self.rate)
+        lowered = [root * math.exp(min(0.0, max(-2.5, self.logs[layer]))) for layer in self.layer]
+        rates = [share * rate + (1.0 - share) * last for rate in lowered]
         behind = [x - z for x, z in zip(self.x, self.z, strict=True)]
         back = [a - y for y, a in zip(points, self.anchor, strict=True)]
         moved = [d * (factor * rate / root) for d, rate in zip(directions, rates, strict=True)]
@@ -154,6 +157,25 @@ def test_it_is_the_printed_method(decayed: bool, adam: bool, lr: float, foreach:
             torch.testing.assert_close(optimizer.state[p]["iterate"], z, rtol=1e-6, atol=1e-9)
     assert 0 < loop.bounded < 400
     assert min(loop.logs.values()) < 0
+
+
+@pytest.mark.parametrize("limit", ["bounds", "transition"])
+def test_rates_learn_from_the_steps_that_bounds_and_a_transition_left(limit: str) -> None:
+    model, twin, lr, highest, r = a_model().double(), a_model().double(), 1e-3, 2e-3, 0.01
+    bounds = (0.0, highest) if limit == "bounds" else (0.0, math.inf)
+    optimizer = multirate.Adam(
+        model.named_parameters(), lr, bounds=bounds, transition=r if limit == "transition" else None
+    )
+    loop = Loop(twin, 0.8, (20.0, KAPPA), True, 0.0)
+    for t in range(1, 201):
+        train(model, optimizer, 1, t - 1, size=2)
+        if limit == "bounds":
+            loop.step(t, highest=highest)
+        else:
+            loop.step(t, share=math.exp(-r * t), last=lr)
+        for p, x in zip(model.parameters(), loop.x, strict=True):
+            torch.testing.assert_close(p.detach(), x, rtol=1e-6, atol=1e-9)
+    assert (float(optimizer.rates()["global"]) == highest) == (limit == "bounds")
 
 
 @pytest.mark.parametrize("levels", [("global",), ("global", "unit"), ("layer", "parameter"), ("unit",)])

@@ -443,7 +443,7 @@ class Averaged(MultiRate):
         return table, elements
 
     def _lowered(self) -> Tensor:
-        """Of every cell, the rate it moves with over that of its node at the coarsest level; 1 for rates of elements."""
+        """Of every cell, its rate over that of its node at the coarsest level; rates of single elements count as 1."""
         tree, memory = self._tree, self._memory
         coarsest, finest = tree.levels[0], [level for level in tree.levels if level != ELEMENT][-1]
         if finest == coarsest and self.transition is None:
@@ -452,7 +452,8 @@ class Averaged(MultiRate):
         if self.transition is not None:
             rates = self.transition.mix(rates, memory["time"][0], self._reference_lr)
         own, root = tree.lift(rates, finest, "cell"), tree.lift(self.adaptation.root(memory), coarsest, "cell")
-        assert isinstance(own, Tensor) and isinstance(root, Tensor)
+        assert isinstance(own, Tensor)
+        assert isinstance(root, Tensor)
         return torch.where(root > 0, own / root, 1.0)
 
     def _leave_training_point(self) -> None:
