@@ -159,23 +159,29 @@ def test_it_is_the_printed_method(decayed: bool, adam: bool, lr: float, foreach:
     assert min(loop.logs.values()) < 0
 
 
-@pytest.mark.parametrize("limit", ["bounds", "transition"])
-def test_rates_learn_from_the_steps_that_bounds_and_a_transition_left(limit: str) -> None:
-    model, twin, lr, highest, r = a_model().double(), a_model().double(), 1e-3, 2e-3, 0.01
-    bounds = (0.0, highest) if limit == "bounds" else (0.0, math.inf)
-    optimizer = multirate.Adam(
-        model.named_parameters(), lr, bounds=bounds, transition=r if limit == "transition" else None
-    )
+def test_rates_learn_from_the_steps_that_a_transition_left() -> None:
+    model, twin, lr, r = a_model().double(), a_model().double(), 1e-3, 0.01
+    optimizer = multirate.Adam(model.named_parameters(), lr, transition=r)
     loop = Loop(twin, 0.8, (20.0, KAPPA), True, 0.0)
     for t in range(1, 201):
         train(model, optimizer, 1, t - 1, size=2)
-        if limit == "bounds":
-            loop.step(t, highest=highest)
-        else:
-            loop.step(t, share=math.exp(-r * t), last=lr)
+        loop.step(t, share=math.exp(-r * t), last=lr)
         for p, x in zip(model.parameters(), loop.x, strict=True):
             torch.testing.assert_close(p.detach(), x, rtol=1e-6, atol=1e-9)
-    assert (float(optimizer.rates()["global"]) == highest) == (limit == "bounds")
+
+
+def test_a_rate_leaves_its_bound_as_soon_as_it_should() -> None:
+    model, twin, highest = a_model().double(), a_model().double(), 0.05
+    optimizer = multirate.Adam(model.named_parameters(), bounds=(0.0, highest), levels=("global",))
+    loop, held = Loop(twin, 0.8, (20.0, 0.0), True, 0.0), []
+    for t in range(1, 201):
+        train(model, optimizer, 1, t - 1, size=2)
+        loop.step(t, highest=highest)
+        held.append(float(optimizer.rates()["global"]) == highest)
+        for p, x in zip(model.parameters(), loop.x, strict=True):
+            torch.testing.assert_close(p.detach(), x, rtol=1e-6, atol=1e-9)
+    assert any(held)
+    assert not held[-1]
 
 
 @pytest.mark.parametrize("levels", [("global",), ("global", "unit"), ("layer", "parameter"), ("unit",)])
