@@ -99,7 +99,7 @@ class Loop:
         moved = [d * (factor * rate / root) for d, rate in zip(directions, rates, strict=True)]
         self.squares += sum(float(d.square().sum()) for d in moved)
         travelled = math.sqrt(sum(float(b.square().sum()) for b in back))
-        supposed = self.first * math.sqrt(self.squares) if self.rate is None else 0.0
+        supposed = root * math.sqrt(self.squares) if self.rate is None else 0.0
         self.distance = max(self.distance, travelled, supposed)
         newest = min(1.0, 8.0 / t)
         gain = root * sum(float((g * d).sum()) for g, d in zip(gradients, moved, strict=True))
@@ -170,8 +170,9 @@ def test_rates_learn_from_the_steps_that_a_transition_left() -> None:
             torch.testing.assert_close(p.detach(), x, rtol=1e-6, atol=1e-9)
 
 
-def test_a_rate_leaves_its_bound_as_soon_as_it_should() -> None:
-    model, twin, highest = a_model().double(), a_model().double(), 0.05
+@pytest.mark.parametrize("highest", [0.05, 1e-4], ids=["above the first rate", "below"])
+def test_a_rate_leaves_its_bound_as_soon_as_it_should(highest: float) -> None:
+    model, twin = a_model().double(), a_model().double()
     optimizer = multirate.Adam(model.named_parameters(), bounds=(0.0, highest), levels=("global",))
     loop, held = Loop(twin, 0.8, (20.0, 0.0), True, 0.0), []
     for t in range(1, 201):
@@ -181,7 +182,34 @@ def test_a_rate_leaves_its_bound_as_soon_as_it_should() -> None:
         for p, x in zip(model.parameters(), loop.x, strict=True):
             torch.testing.assert_close(p.detach(), x, rtol=1e-6, atol=1e-9)
     assert any(held)
-    assert not held[-1]
+    assert not held[-1] or highest < 1e-3
+
+
+def test_a_bound_below_the_first_rate_leaves_no_distance_that_was_never_travelled() -> None:
+    """About the minimum of a noisy quadratic the rate sinks at once, and not when a supposed distance wears off."""
+    parameter = nn.Parameter(torch.zeros(100, dtype=torch.float64))
+    optimizer = multirate.SGD([parameter], bounds=(0.0, 1e-6), levels=("global",))
+    noise = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        parameter.grad = parameter.detach() + torch.randn(100, generator=noise, dtype=torch.float64)
+        optimizer.step()
+    assert float(optimizer.rates()["global"]) < 8e-7
+
+
+def test_adamw_decays_weights_unless_told_otherwise() -> None:
+    model = a_model()
+    assert multirate.AdamW(model.named_parameters()).param_groups[0]["weight_decay"] == 0.03
+    assert multirate.Adam(model.named_parameters()).param_groups[0]["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("levels", [("global",), ("global", "unit"), ("global", "parameter")])
+def test_bounds_of_zero_stand_still(levels: tuple[str, ...]) -> None:
+    model = a_model()
+    optimizer = multirate.AdamW(model.named_parameters(), bounds=(0.0, 0.0), levels=levels)
+    before = [p.detach().clone() for p in model.parameters()]
+    train(model, optimizer, 5)
+    for p, old in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(p.detach(), old, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("levels", [("global",), ("global", "unit"), ("layer", "parameter"), ("unit",)])

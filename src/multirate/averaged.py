@@ -435,20 +435,21 @@ class Averaged(MultiRate):
             for batch in batches
         ]
         rows, elements = self._table(batches, found)
-        # A step that a schedule or a finer level shortened counts as the shorter one, or the rate would follow it down.
-        shortened, moved = (schedule * moving)[tree.tensor_of_cell] * self._lowered(), moving[tree.tensor_of_cell]
-        weights = torch.stack([shortened, shortened.square(), moved, moved, shortened, moved, moved])
+        # Steps count as they were made, or the root would follow down what shortens them.
+        made, moved = (schedule * moving)[tree.tensor_of_cell] * self._share_of_root(rates), moving[tree.tensor_of_cell]
+        weights = torch.stack([made, made.square(), moved, moved, made, moved, moved])
         found_and_counted = torch.cat([rows, tree.elements_of_cell.unsqueeze(0)])
         table = torch.where(weights != 0, found_and_counted * weights, torch.zeros_like(weights))
         return table, elements
 
-    def _lowered(self) -> Tensor:
-        """Of every cell, its rate over that of its node at the coarsest level; rates of single elements count as 1."""
+    def _share_of_root(self, rates: Values) -> Tensor:
+        """What every cell is moved with over the rate of its node at the coarsest level; single elements count as 1."""
         tree, memory = self._tree, self._memory
         coarsest, finest = tree.levels[0], [level for level in tree.levels if level != ELEMENT][-1]
         if finest == coarsest and self.transition is None:
             return self._one
-        rates = self.adaptation.level_rates(memory, finest, self._reference_lr)
+        if finest != tree.finest:
+            rates = self.adaptation.level_rates(memory, finest, self._reference_lr)
         if self.transition is not None:
             rates = self.transition.mix(rates, memory["time"][0], self._reference_lr)
         own, root = tree.lift(rates, finest, "cell"), tree.lift(self.adaptation.root(memory), coarsest, "cell")

@@ -28,7 +28,7 @@ class Measurement:
         direction_squares: ``‖e_{t-1}‖²`` per node, when asked for.
         live: 1 when every gradient is finite, else 0 (0-d).
         distance_squares: ``‖y_t − y_0‖²`` per node, of averaged iterates.
-        descents: ``⟨g_t, d_t⟩`` per node, of averaged iterates: what a step at rate 1 gains to first order.
+        descents: ``⟨g_t, d_t⟩`` per node, of averaged iterates: what the step gains to first order, over α.
         returns: ``⟨g_t, y_0 − y_t⟩`` per node, of averaged iterates: what going the whole way once more would.
     """
 

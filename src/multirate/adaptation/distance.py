@@ -37,10 +37,10 @@ _LARGEST_CHANGE = 0.15
 class DistanceRates(Adaptation):
     r"""The rate at which the distance travelled is the right one, times a factor for every finer level.
 
-    With ``y`` the point where gradients ``g`` are taken, ``y₀`` where it began and ``d`` the directions, each shortened
-    as finer levels (but for rates of single elements) and schedules do, a rate that had been larger all along would
-    have taken ``y`` further along ``y − y₀``. How the loss would have changed is the hypergradient of the coarsest
-    level, here over what one step gains to first order, both averaged over the last eighth of all steps:
+    With ``y`` the point where gradients ``g`` are taken, ``y₀`` where it began and ``α d`` the steps as they are made
+    (by finer levels but for rates of single elements, ``bounds``, transition and schedule), a rate that had been larger
+    all along would have taken ``y`` further along ``y − y₀``. How the loss would have changed is the hypergradient of
+    the coarsest level, here over what one step gains to first order, both averaged over the last eighth of all steps:
 
         ``h = ⟨g, y₀ − y⟩ / (α ⟨g, d⟩)``,   ``log α_{t+1} = log α_t + (κ / t) · max(−0.1, min(h, 0.1))``,
 
@@ -57,7 +57,7 @@ class DistanceRates(Adaptation):
             first rate, as far as the distance allows, and a finer one at 1.
         gain: γ, at least 1.
         leak: ℓ in (0, 1].
-        bounds: Smallest and largest applied rate.
+        bounds: Smallest and largest rate, of the coarsest level before factors of finer ones, and as applied.
 
     Reference:
         The bounds: Ivgi, Hinder, Carmon, DoG is SGD's best friend, arXiv 2302.12022, Eq. 1, here in preconditioned
@@ -143,7 +143,7 @@ class DistanceRates(Adaptation):
         steps = memory["steps"] + (squares > 0).to(seen.dtype)
         time = steps.clamp(min=1.0)
         # The first rate stands for a distance, from which that travelled takes over.
-        supposed = memory["first_rate"] * squares.sqrt() * (seen == 0)
+        supposed = rate * squares.sqrt() * (seen == 0)
         sums = [by_level[root] for by_level in (measured.distance_squares, measured.descents, measured.returns)]
         # The coarsest level is never that of single elements.
         travelled, descent, back = [values for values in sums if isinstance(values, Tensor)]
