@@ -71,7 +71,7 @@ class Loop:
     def step(
         self, t: int, factor: float = 1.0, highest: float = math.inf, share: float = 1.0, last: float = 0.0
     ) -> None:
-        factor **= 0.25
+        factor **= 0.125
         points = [self.beta * x + (1 - self.beta) * z for x, z in zip(self.x, self.z, strict=True)]
         for p, y in zip(self.model.parameters(), points, strict=True):
             p.data.copy_(y)
@@ -125,7 +125,9 @@ class Loop:
         weight = factor * self.time**2
         self.weight += weight
         for i, rate in enumerate(rates):
-            self.z[i] -= factor * rate * (directions[i] + self.decay * points[i])
+            self.z[i] -= (
+                factor * rate * (directions[i] + directions[i].abs() * (self.decay * points[i]).clamp(-0.5, 0.5))
+            )
             self.x[i] += weight / self.weight * (self.z[i] - self.x[i])
 
 
@@ -198,8 +200,19 @@ def test_a_bound_below_the_first_rate_leaves_no_distance_that_was_never_travelle
 
 def test_adamw_decays_weights_unless_told_otherwise() -> None:
     model = a_model()
-    assert multirate.AdamW(model.named_parameters()).param_groups[0]["weight_decay"] == 0.03
+    assert multirate.AdamW(model.named_parameters()).param_groups[0]["weight_decay"] == 0.1
     assert multirate.Adam(model.named_parameters()).param_groups[0]["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+def test_without_noise_decay_leaves_a_minimum_where_it_is_and_none_is_out_of_reach(foreach: bool | None) -> None:
+    minimum, curvature = torch.tensor([0.0, 0.5, -1.0, 4.0, 100.0]), torch.tensor([1.0, 1.0, 0.1, 3.0, 0.3])
+    point = nn.Parameter(torch.ones(5))
+    optimizer = multirate.AdamW([point], weight_decay=0.1, foreach=foreach)
+    for _ in range(2000):
+        point.grad = curvature * (point.detach() - minimum)
+        optimizer.step()
+    torch.testing.assert_close(point.detach(), minimum, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("levels", [("global",), ("global", "unit"), ("global", "parameter")])
@@ -646,7 +659,7 @@ def test_rows_that_are_seldom_seen_and_tiny_batches() -> None:
     torch.manual_seed(0)
     table, head = nn.Embedding(50, 8), nn.Linear(8, 1)
     model = nn.Sequential(table, head)
-    optimizer = multirate.AdamW(model, 1e-3, weight_decay=0.0, levels=("global", "unit"))
+    optimizer = multirate.AdamW(model, 1e-3, levels=("global", "unit"))
     generator = torch.Generator().manual_seed(0)
     target = torch.randn(50, generator=generator)
     untouched = table.weight[40:].detach().clone()

@@ -23,7 +23,7 @@ from multirate.rules import Rule
 
 _RECENCY = 2
 """Power of the step count that an iterate weighs with in the average."""
-_SCHEDULE_POWER = 0.25
+_SCHEDULE_POWER = 0.125
 """How much of a schedule is passed on to the rate: the average has done most of what a decay is for."""
 _FIRST_STEP = 3e-3
 """The first step, as a share of the norm of the parameters."""
@@ -59,11 +59,14 @@ class Averaged(MultiRate):
 
     With the iterate ``z``, its average ``x`` and the point ``y`` where gradients are taken:
 
-        ``y = β x + (1 − β) z``,   ``z ← z − η α* ⊙ (d(g(y)) + λ y)``,   ``x ← x + w_t / Σ w · (z − x)``
+        ``y = β x + (1 − β) z``,   ``z ← z − η α* ⊙ (d + |d| ⊙ clip(λ y, ½))``,   ``x ← x + w_t / Σ w · (z − x)``
 
-    with weights ``w_t = t²`` and ``w_0 = 1``. Of a schedule's factor η is the fourth root, for the average has done
-    most of what a decay is for, and w_t is ``η_t (Σ η)²``. Where groups start with another ``lr`` than the
-    optimizer's, the ratio counts in full.
+    with the rule's direction ``d`` from the gradient at ``y``, weights ``w_t = t²`` and ``w_0 = 1``. Of a schedule's
+    factor η is the eighth root, for the average has done most of what a decay is for, and w_t is ``η_t (Σ η)²``. Where
+    groups start with another ``lr`` than the optimizer's, the ratio counts in full.
+
+    Decoupled weight decay λ is in proportion to how far an element moves anyway, and at most half of that: where there
+    is no noise it leaves a minimum where it is, nothing is out of reach, and what has no gradient does not decay.
 
     The rates α* are those of :class:`multirate.adaptation.DistanceRates`, one step late, so that a step is one pass.
     The first step moves the parameters by 0.3 % of their norm; from then on the rate finds itself.
@@ -395,7 +398,7 @@ class Averaged(MultiRate):
         settle(memory["size"], squares.sqrt(), live * (memory["squares"] == 0))
 
     def _schedule(self) -> Tensor:
-        """A fourth root of how a group's ``lr`` has changed; where groups started from one another counts in full."""
+        """The eighth root of how a group's ``lr`` has changed; where groups started from one another counts in full."""
         starting = self._starting()
         return starting * (super()._schedule() / starting).pow(_SCHEDULE_POWER)
 

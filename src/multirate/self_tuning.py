@@ -112,7 +112,7 @@ class Adam(Averaged):
         eps: Added to the denominator.
         weight_decay: Weight decay.
         amsgrad: Use the largest second moment so far.
-        decoupled_weight_decay: Decay beside the gradient (AdamW) instead of as part of it.
+        decoupled_weight_decay: Decay beside the gradient, as :class:`AdamW` does, instead of as part of it.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
         in_backward: Move parameters, and free gradients, while ``backward`` goes on.
@@ -191,7 +191,7 @@ class AdamW(Averaged):
         betas: Weight β of the average in the point where gradients are taken, which does the work of a first moment;
             decay of the average of squared gradients.
         eps: Added to the denominator.
-        weight_decay: Weight decay beside the gradient (``torch.optim.AdamW`` has 0.01).
+        weight_decay: Weight decay beside the gradient, in proportion to how far an element moves anyway.
         amsgrad: Use the largest second moment so far.
         maximize: Maximise instead of minimise.
         foreach: ``False`` runs the for-loop reference.
@@ -223,7 +223,7 @@ class AdamW(Averaged):
         lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.8, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 3e-2,
+        weight_decay: float = 1e-1,
         amsgrad: bool = False,
         *,
         maximize: bool = False,

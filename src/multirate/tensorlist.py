@@ -99,6 +99,9 @@ class TensorList:
     def neg(self) -> TensorList:
         return self._foreach("neg")
 
+    def abs(self) -> TensorList:
+        return self._foreach("abs")
+
     def sqrt(self) -> TensorList:
         return self._foreach("sqrt")
 

@@ -21,6 +21,8 @@ ANCHOR = "anchor"
 """State of averaged iterates: where the parameter began."""
 AVERAGE = "average"
 """State of averaged iterates: the average in full precision, where the parameter's own type is a short one."""
+LARGEST_DECAY = 0.5
+"""What decoupled weight decay takes from an element of averaged iterates, as a share of its step, at most."""
 
 
 @dataclass

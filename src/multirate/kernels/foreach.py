@@ -13,6 +13,7 @@ from multirate.kernels.batch import (
     AVERAGE,
     DIRECTION,
     ITERATE,
+    LARGEST_DECAY,
     TRACE,
     Batch,
     Measured,
@@ -158,8 +159,8 @@ def advance(
     measured, scale = _measured(batch, gradients, directions, behind, state[ANCHOR] - points, c.get("scale"))
     averages = behind.add_(iterates)
     if batch.decoupled_decay:
-        for z, y, r in zip(iterates, points, rate, strict=True):
-            z.addcmul_(y, r, value=-batch.decoupled_decay)
+        decay = points.mul(batch.decoupled_decay).clamp(-LARGEST_DECAY, LARGEST_DECAY)
+        directions = directions.addcmul(directions.abs(), decay)
     iterates.addcmul_(directions, rate if scale is None else rate * TensorList(scale), value=-1.0)
     for i, (parameter, average) in enumerate(zip(batch.parameters, averages, strict=True)):
         average.lerp_(iterates[i], shares[i])

@@ -13,6 +13,7 @@ from multirate.kernels.batch import (
     AVERAGE,
     DIRECTION,
     ITERATE,
+    LARGEST_DECAY,
     TRACE,
     Batch,
     Looked,
@@ -116,7 +117,9 @@ def advance(
     shares: Sequence[Tensor],
     rests_at_average: bool,
 ) -> Measured:
-    """Moves averaged iterates: ``z ← z − rate · (d + λ y)``, ``x ← x + share · (z − x)``; measures on the way.
+    """Moves averaged iterates: ``z ← z − rate · (d + |d| ⊙ clamp(λ y, ±½))``, ``x ← x + share · (z − x)``.
+
+    Measures on the way.
 
     Args:
         batch: The tensors; each parameter holds the point ``y = β x + (1 − β) z`` where its gradient was taken, or the
@@ -162,7 +165,9 @@ def advance(
         if batch.elementwise:
             measured.elements.append([p.sum(-1, keepdim=True) if batch.complex_pairs else p for p in products])
         if batch.decoupled_decay:
-            direction = direction + batch.decoupled_decay * point
+            direction = direction + direction.abs() * (point * batch.decoupled_decay).clamp(
+                -LARGEST_DECAY, LARGEST_DECAY
+            )
         moved = iterate - rates[i] * direction
         averaged = average + shares[i] * (moved - average)
         iterate.copy_(moved)

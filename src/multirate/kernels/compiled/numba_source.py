@@ -14,6 +14,7 @@ _OPERATIONS = {
     "mul": "{} * {}",
     "div": "{} / {}",
     "neg": "-{}",
+    "abs": "abs({})",
     "sqrt": "sqrt({})",
     "sign": "T({0} > ZERO) - T({0} < ZERO)",
     "exp": "exp({})",

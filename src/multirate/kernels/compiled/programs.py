@@ -93,6 +93,7 @@ _ARITHMETIC: Mapping[str, Callable[..., float]] = {
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
     "neg": lambda a: -a,
+    "abs": abs,
     "sqrt": sqrt,
     "exp": exp,
     "finite": lambda a: float(isfinite(a)),

@@ -125,6 +125,9 @@ class Symbol:
     __radd__ = __add__
     __rmul__ = __mul__
 
+    def abs(self) -> Symbol:
+        return self._new("abs")
+
     def sqrt(self) -> Symbol:
         return self._new("sqrt")
 

@@ -29,6 +29,7 @@ _OPERATIONS = {
     "mul": "{} * {}",
     "div": "{} / {}",
     "neg": "-{}",
+    "abs": "tl.abs({})",
     "sqrt": "tl.sqrt({})",
     "exp": "tl.exp({})",
     "finite": "tl.abs({}) < float('inf')",
