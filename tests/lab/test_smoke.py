@@ -64,7 +64,7 @@ def test_every_task_can_be_trained(name):
     assert outcome.result.steps > 0
     assert outcome.result.test_loss == pytest.approx(outcome.curves["test_loss"][-1], rel=1e-5)
     without = ("quadratic", "rosenbrock", "autoencoder")
-    assert (outcome.result.test_accuracy is None) == any(part.startswith(without) for part in name.split("/"))
+    assert (outcome.result.test_accuracy is None) == any(word in name for word in without)
 
 
 @pytest.mark.parametrize("optimizer", table3.OPTIMIZERS)

@@ -30,6 +30,9 @@ _FOLDERS = {DEVELOPMENT: "yardstick", TEST: "yardstick-test"}
 ZERO_FLOOR = 1.0
 """What is added to the loss of a problem whose least loss is zero, so that ratios of it mean something."""
 
+DIGITS = 1437
+"""Examples of the whole training set of digits."""
+
 STEPS = 100
 """Steps between two evaluations where an epoch has no length of its own."""
 
@@ -100,6 +103,10 @@ def _autoencoder(device: torch.device) -> Problem:
     return Reconstruction(mnist(), _feed_forward(784, 128, 32, 128, 784), 128, device)
 
 
+def _digits_autoencoder(device: torch.device) -> Problem:
+    return Reconstruction(digits(), _feed_forward(64, 32, 8, 32, 64), DIGITS, device)
+
+
 def _development() -> Iterator[YardstickTask]:
     entry = functools.partial(_entry, DEVELOPMENT)
     network = _feed_forward(784, 100, 100, 10)
@@ -166,6 +173,10 @@ def _test() -> Iterator[YardstickTask]:
     )  # fmt: skip
     yield entry("autoencoder", "MNIST, an autoencoder 784-128-32-128-784, mean squared error",
         whole(_autoencoder), epochs=3, batch_size=128,
+    )  # fmt: skip
+    yield entry(
+        "digits-autoencoder", "8x8 digits, an autoencoder 64-32-8-32-64, no noise: all in each of 500 steps",
+        whole(_digits_autoencoder), epochs=500, batch_size=DIGITS,
     )  # fmt: skip
     yield entry(
         "rosenbrock", "Rosenbrock's valley in 10 dimensions, no noise, 2,000 steps",
