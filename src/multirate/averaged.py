@@ -59,7 +59,7 @@ class Averaged(MultiRate):
 
     With the iterate ``z``, its average ``x`` and the point ``y`` where gradients are taken:
 
-        ``y = β x + (1 − β) z``,   ``z ← z − η α* ⊙ (d + |d| ⊙ clip(λ y, ½))``,   ``x ← x + w_t / Σ w · (z − x)``
+        ``y = β x + (1 − β) z``,   ``z ← z − η α* ⊙ (d + |d| ⊙ clip(λ y, ±½))``,  ``x ← x + w_t / Σ w · (z − x)``
 
     with the rule's direction ``d`` from the gradient at ``y``, weights ``w_t = t²`` and ``w_0 = 1``. Of a schedule's
     factor η is the eighth root, for the average has done most of what a decay is for, and w_t is ``η_t (Σ η)²``. Where
