@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from multirate.kernels import compiled, foreach, fused, reference, rounding
+from multirate.kernels import compiled, foreach, fused, reference, rounding, stretches
 from multirate.kernels.batch import (
     ANCHOR,
     AVERAGE,
@@ -28,9 +28,9 @@ from multirate.levels import Tree
 from multirate.levels.cells import Cells
 from multirate.memory import Memory
 
-_SPECIAL = (compiled, fused)
+_SPECIAL = (compiled, fused, stretches)
 """Kernels that are not right for everything, the fastest first."""
-UNLIMITED = (compiled,)
+UNLIMITED = (compiled, stretches)
 """Kernels that gain nothing from small batches."""
 
 

@@ -187,25 +187,39 @@ def _measured(
     """
     pairs = [(directions, behind), (directions, directions), (behind, behind)]
     of_nodes = [(back, back), (gradients, directions), (gradients, back)]
-    measured, longest = Measured([], []), batch.rule.longest
+    measured = Measured([], [])
     scales: list[Tensor] = []
     for i, cells in enumerate(batch.cells):
         products = [first[i] * second[i] for first, second in pairs] if batch.elementwise else []
         sums = [cells.reduce(p) for p in products] or [_inner(cells, first[i], second[i]) for first, second in pairs]
         sums += [_inner(cells, first[i], second[i]) for first, second in of_nodes]
-        if scale is not None or longest < inf:
-            own = sums[0].new_ones(()) if scale is None else scale[i]
-            if longest < inf:
-                own = held(sums[1].sum() * own * own, max(directions[i].numel(), 1), longest) * own
+        own = limited(batch, sums[1], directions[i].numel(), None if scale is None else scale[i])
+        if own is not None:
             scales.append(own)
-            sums, products = _powers(sums, own), _powers(products, own)
+            sums, products = scaled(sums, own), scaled(products, own)
         measured.rows.append(torch.stack(sums))
         if batch.elementwise:
             measured.elements.append([p.sum(-1, keepdim=True) if batch.complex_pairs else p for p in products])
     return measured, scales or None
 
 
-def _powers(values: list[Tensor], scale: Tensor) -> list[Tensor]:
+def limited(batch: Batch, squares: Tensor, elements: int, scale: Tensor | None) -> Tensor | None:
+    """What multiplies the direction of a tensor so that it is no longer than allowed; ``None`` for nothing.
+
+    Args:
+        batch: Its batch.
+        squares: Squares of the direction without its scale, summed over each cell.
+        elements: Of the tensor.
+        scale: The rule's own.
+    """
+    longest = batch.rule.longest
+    if longest == inf:
+        return scale
+    own = squares.new_ones(()) if scale is None else scale
+    return held(squares.sum() * own * own, max(elements, 1), longest) * own
+
+
+def scaled(values: list[Tensor], scale: Tensor) -> list[Tensor]:
     """Sums or products with the direction scaled: it is in the first and the fifth once, in the second twice."""
     powers = (scale, scale * scale, None, None, scale, None)
     return [v if power is None else v * power for v, power in zip(values, powers, strict=False)]

@@ -25,9 +25,8 @@ from multirate.kernels.batch import (
 from multirate.kernels.rounding import close, opened
 
 
-def gradient_of(batch: Batch, i: int) -> Tensor:
+def gradient_of(batch: Batch, parameter: Tensor, gradient: Tensor) -> Tensor:
     """Gradient of what is minimised: the loss (negated when maximising) plus coupled weight decay."""
-    parameter, gradient = batch.parameters[i], batch.gradients[i]
     gradient = gradient.to(arithmetic_dtype(parameter.dtype))
     if batch.options["maximize"]:
         gradient = -gradient
@@ -45,7 +44,7 @@ def measure(batch: Batch, previous: Mapping[str, Sequence[Tensor]]) -> Measured:
     """
     measured = Measured([], [])
     for i, cells in enumerate(batch.cells):
-        gradient = gradient_of(batch, i)
+        gradient = gradient_of(batch, batch.parameters[i], batch.gradients[i])
         state = opened(batch, i)
         source = batch.reference_state
         if source is None:
@@ -84,7 +83,7 @@ def apply(
         moved: For each tensor 1 when it moves (its rate's schedule is not 0).
     """
     for i, parameter in enumerate(batch.parameters):
-        gradient = torch.where(live > 0, gradient_of(batch, i), 0.0)
+        gradient = torch.where(live > 0, gradient_of(batch, batch.parameters[i], batch.gradients[i]), 0.0)
         state = opened(batch, i)
         own = {name: values[i] for name, values in c.items()}
         if batch.decoupled_decay:
@@ -140,7 +139,7 @@ def advance(
     beta = batch.rule.interpolation(batch.options)
     measured = Measured([], [])
     for i, parameter in enumerate(batch.parameters):
-        gradient = torch.where(live > 0, gradient_of(batch, i), 0.0)
+        gradient = torch.where(live > 0, gradient_of(batch, batch.parameters[i], batch.gradients[i]), 0.0)
         state = opened(batch, i)
         own = {name: values[i] for name, values in c.items()}
         iterate = state[ITERATE]

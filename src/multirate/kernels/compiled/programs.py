@@ -310,7 +310,7 @@ def look(batch: Batch, c: Mapping[str, Any]) -> Program:
     if batch.rule.longest < inf:
         state = {name: symbols[0] for name, symbols in trace.batch.state.items()}
         direction = batch.rule.update(
-            reference.gradient_of(trace.batch, 0),
+            reference.gradient_of(trace.batch, trace.batch.parameters[0], trace.batch.gradients[0]),
             state,
             own,
             trace.live,
