@@ -370,11 +370,14 @@ def test_a_grad_scaler_is_refused_where_parameters_move_in_backward() -> None:
         scaler.step(optimizer)
 
 
+@pytest.mark.parametrize("numba", [True, False], ids=["with Numba", "without"])
 @KERNELS
 def test_a_graph_that_needs_a_parameter_as_it_was_complains(
-    choice: bool | None, monkeypatch: pytest.MonkeyPatch
+    choice: bool | None, numba: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(in_backward, "_TOGETHER", 1)
+    if not numba:
+        monkeypatch.setattr(compiled, "fits", lambda *facts: False)
     first, second = (nn.Parameter(torch.randn(3, 3, generator=torch.Generator().manual_seed(s))) for s in (0, 1))
     optimizer = multirate.AdamHD([first, second], late=True, in_backward=True, foreach=choice)
     x = torch.ones(2, 3)

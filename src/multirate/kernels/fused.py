@@ -63,3 +63,4 @@ def apply(
             maximize=options["maximize"],
             found_inf=skip,
         )
+    torch.autograd.graph.increment_version(batch.parameters)  # the kernel does not
