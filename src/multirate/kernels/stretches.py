@@ -59,7 +59,7 @@ def advance(
     rests_at_average: bool,
 ) -> Measured:
     """See :func:`multirate.kernels.reference.advance`."""
-    if not live:
+    if not live:  # on a CPU reading it waits for nothing
         return foreach.advance(batch, rates, c, live, shares, rests_at_average)
     measured, iterates = Measured([], []), batch.state[ITERATE]
     room = [iterates[0].new_empty(LENGTH) for _ in range(2)]
