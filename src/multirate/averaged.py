@@ -188,7 +188,7 @@ class Averaged(MultiRate):
         if self.place.training and ITERATE in state and not stepped:
             for group, beta in zip(self.param_groups, self.place.betas, strict=True):
                 if any(parameter is p for p in group["params"]):
-                    _move(own, state, beta, average=True)
+                    _move([(own, state)], beta, average=True)
         return own
 
     def _move(self, average: bool) -> None:
@@ -199,11 +199,13 @@ class Averaged(MultiRate):
         index = 0
         with training_point.unversioned(self._parameters):
             for group, beta in zip(self.param_groups, self.place.betas, strict=True):
+                moving = []
                 for parameter in group["params"]:
                     state = self.state[parameter]
                     if index not in self.place.stepped and ITERATE in state and parameter.requires_grad:
-                        _move(parameter, state, beta, average)
+                        moving.append((parameter, state))
                     index += 1
+                _move(moving, beta, average)
         self.place.training = not average
 
     # -- state -------------------------------------------------------------------------------------------------
@@ -470,12 +472,17 @@ class Averaged(MultiRate):
         self.place.stepped = set()
 
 
-def _move(parameter: Tensor, state: dict[str, Any], beta: float, average: bool) -> None:
-    """Moves one parameter from the average to the point ``β x + (1 − β) z``, or back."""
-    iterate = state[ITERATE]
-    if AVERAGE in state:
-        parameter.copy_(state[AVERAGE] if average else torch.lerp(iterate, state[AVERAGE], beta))
-    elif average:
-        parameter.sub_(iterate, alpha=1.0 - beta).div_(beta)
-    else:
-        parameter.lerp_(iterate, 1.0 - beta)
+def _move(moving: Sequence[tuple[Tensor, dict[str, Any]]], beta: float, average: bool) -> None:
+    """Moves parameters, given with their state, from the average to the point ``β x + (1 − β) z``, or back."""
+    found_again, iterates = [], []
+    for parameter, state in moving:
+        if AVERAGE in state:
+            parameter.copy_(state[AVERAGE] if average else torch.lerp(state[ITERATE], state[AVERAGE], beta))
+        else:
+            found_again.append(parameter)
+            iterates.append(state[ITERATE])
+    if found_again and average:
+        torch._foreach_add_(found_again, iterates, alpha=beta - 1.0)
+        torch._foreach_div_(found_again, beta)
+    elif found_again:
+        torch._foreach_lerp_(found_again, iterates, 1.0 - beta)

@@ -79,6 +79,24 @@ class Memory:
                 value.end()
         self.lent = {}
 
+    def settle(self, new: Mapping[str, Values], live: Values) -> None:
+        """Writes new values of some quantities of one level, as :func:`settle_values` does, in few operations.
+
+        Args:
+            new: New values by key.
+            live: For each node of the level whether the step counts (> 0).
+        """
+        packed = {key: values for key, values in new.items() if isinstance(values, Tensor)}
+        for key, values in new.items():
+            if key not in packed:
+                settle_values(self[key], values, live)
+        if packed:
+            assert isinstance(live, Tensor)
+            old = [self[key] for key in packed]
+            table = torch.stack([*packed.values()])
+            table = torch.where(torch.isfinite(table) & (live > 0), table, torch.stack(old))
+            torch._foreach_copy_(old, table.unbind())
+
     def _size(self, level: str) -> int:
         if level == MODEL:
             return 1

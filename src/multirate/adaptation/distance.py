@@ -14,12 +14,11 @@ from multirate.adaptation.base import (
     Measurement,
     agreement_slots,
     check_bounds,
-    note_agreement,
     per_level,
 )
 from multirate.adaptation.multiplicative import cosine
-from multirate.levels import Values
-from multirate.memory import Memory, Slot, settle_values
+from multirate.levels import ELEMENT, Values
+from multirate.memory import Memory, Slot
 from multirate.rules.base import in_range
 
 _ROOT_HYPER_LR = 20.0
@@ -123,19 +122,18 @@ class DistanceRates(Adaptation):
         """Takes in what the step just made measured."""
         assert isinstance(self.hyper_lr, Mapping)
         levels = memory.tree.levels
-        root = levels[0]
-        agreements: dict[str, Values] = {root: self._learn_root(memory, measured, root, self.hyper_lr[root])}
+        self._learn_root(memory, measured, levels[0], self.hyper_lr[levels[0]])
         # The first steps weigh alike, so that the average begins without a bias towards 0.
         leak = torch.clamp(1.0 / memory["time"][0].clamp(min=1.0), min=self.leak)
         for level in levels[1:]:
-            agreements[level] = cosine(measured, level)
-            logs = memory[f"log_rate.{level}"]
-            target = agreements[level] * self.hyper_lr[level]
-            settle_values(logs, logs + (target - logs) * leak, measured.known(level))
-        note_agreement(memory, measured, agreements)
+            agreement, logs = cosine(measured, level), memory[f"log_rate.{level}"]
+            learned = {f"log_rate.{level}": logs + (agreement * self.hyper_lr[level] - logs) * leak}
+            if level != ELEMENT:
+                learned[f"agreement.{level}"] = agreement
+            memory.settle(learned, measured.known(level))
 
-    def _learn_root(self, memory: Memory, measured: Measurement, root: str, hyper_lr: float) -> Tensor:
-        """Moves the rates of the coarsest level; returns the hypergradients they have been moved by."""
+    def _learn_root(self, memory: Memory, measured: Measurement, root: str, hyper_lr: float) -> None:
+        """Moves the rates of the coarsest level by their hypergradients."""
         rate, seen = self.root(memory), memory["squares"]
         tiny = torch.finfo(seen.dtype).tiny
         squares = seen + measured.gradient_squares[root]
@@ -155,7 +153,13 @@ class DistanceRates(Adaptation):
         change = (hypergradient * (hyper_lr / time)).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
         supported = distance / squares.clamp(min=tiny).sqrt()
         rate = torch.minimum(torch.maximum(rate * change.exp(), supported), self.gain * supported)
-        learned = {f"rate.{root}": rate, "steps": steps, "distance": distance, "squares": squares}
-        for name, value in {**learned, "gained": gained, "returned": returned}.items():
-            settle_values(memory[name], value, measured.known(root))
-        return hypergradient
+        learned: dict[str, Values] = {
+            f"rate.{root}": rate,
+            "steps": steps,
+            "distance": distance,
+            "squares": squares,
+            "gained": gained,
+            "returned": returned,
+            f"agreement.{root}": hypergradient,
+        }
+        memory.settle(learned, measured.known(root))
