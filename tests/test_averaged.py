@@ -620,61 +620,6 @@ def test_the_start_does_not_matter(name: str) -> None:
     assert max(ends) < 1.001 * min(ends)
 
 
-def test_a_rate_grows_by_a_bounded_factor_a_step() -> None:
-    model = a_model()
-    optimizer = multirate.AdamW(model, 1e-7)
-    last = None
-    for t in range(200):
-        train(model, optimizer, 1, t)
-        rate = optimizer.rates()["global"].item()
-        if last is not None:
-            assert rate <= last * (1 + GAIN) * 1.001
-        last = rate
-    assert last > 1e-3
-
-
-def test_the_first_step_is_short_whatever_lr_says() -> None:
-    for name in ("SGD", "AdamW"):
-        model = a_model()
-        before = torch.cat([p.detach().flatten() for p in model.parameters()])
-        train(model, getattr(multirate, name)(model, 10.0, weight_decay=0.0), 1)
-        after = torch.cat([p.detach().flatten() for p in model.parameters()])
-        assert (after - before).norm() <= FIRST_STEP * before.norm() * 1.01
-
-
-def test_a_sudden_blow_up_of_gradients_is_survived() -> None:
-    model = a_model()
-    optimizer = multirate.AdamW(model, 1e-3)
-    train(model, optimizer, 100)
-    good = held_out(model)
-    for t in range(5):
-        optimizer.zero_grad()
-        (a_loss(model, t) * 100).backward()
-        optimizer.step()
-    train(model, optimizer, 60, 100)
-    assert held_out(model) < 1.5 * good
-
-
-def test_rows_that_are_seldom_seen_and_tiny_batches() -> None:
-    torch.manual_seed(0)
-    table, head = nn.Embedding(50, 8), nn.Linear(8, 1)
-    model = nn.Sequential(table, head)
-    optimizer = multirate.AdamW(model, 1e-3, levels=("global", "unit"))
-    generator = torch.Generator().manual_seed(0)
-    target = torch.randn(50, generator=generator)
-    untouched = table.weight[40:].detach().clone()
-    for _ in range(3000):
-        i = torch.randint(0, 40, (1,), generator=generator)
-        optimizer.zero_grad()
-        (model(i).squeeze(1) - target[i]).square().mean().backward()
-        optimizer.step()
-    model.eval()
-    with torch.no_grad():
-        error = (model(torch.arange(40)).squeeze(1) - target[:40]).square().mean()
-    assert error < 0.1 * target.var()
-    assert torch.allclose(table.weight[40:], untouched, rtol=1e-4, atol=1e-5)
-
-
 def test_groups_that_start_with_another_lr_keep_the_whole_ratio() -> None:
     model = a_model()
     groups = [{"params": [model[0].weight, model[0].bias], "lr": 1e-5}, {"params": [model[2].weight, model[2].bias]}]

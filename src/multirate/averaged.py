@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multirate import kernels, training_point
+from multirate import kernels, restraint, training_point
 from multirate.adaptation import DistanceRates, Transition
 from multirate.ghost import awake
 from multirate.kernels import ANCHOR, AVERAGE, ITERATE, Batch
@@ -38,18 +38,20 @@ class Place:
     """Where the parameters of an optimizer are; an object of its own, so that ``torch.compile`` sees it change.
 
     Attributes:
-        training: Whether they are at the point where gradients are taken, and not at the average.
+        training: Whether a pass has asked for the point where gradients are taken.
+        moved: Positions of the parameters that are there; all others hold the average.
         betas: The weight of the average in that point, for each group, as it was when they went there.
         depth: How many modules deep the present pass is.
-        lent: Whether an evaluation has borrowed the average between a training pass and its step.
+        lent: Positions of the parameters that hold the average for an evaluation between a training pass and its step.
         released: Whether another optimizer has taken the parameters over.
-        stepped: Positions of parameters that were moved during a backward pass, and hold the average already.
+        stepped: Positions of parameters that have made their step during a backward pass, and stay at the average.
     """
 
     training: bool = False
+    moved: set[int] = field(default_factory=set)
     betas: list[float] = field(default_factory=list)
     depth: int = 0
-    lent: bool = False
+    lent: set[int] | None = None
     released: bool = False
     stepped: set[int] = field(default_factory=set)
 
@@ -147,29 +149,50 @@ class Averaged(MultiRate):
 
     @torch.no_grad()
     def to_training_point(self) -> None:
-        """Moves the parameters from the average to the point where gradients are taken, if they are not there."""
-        if not self.place.training:
+        """Moves what is trained and has not made its step to the point where gradients are taken, if it is not there.
+
+        Frozen parameters stay at their average, where they are evaluated too.
+        """
+        place = self.place
+        if not place.training:
             self._begin()
-            self._move(average=False)
+        known = place.betas if place.moved else []
+        place.betas = [*known, *(self.rule.interpolation(group) for group in self.param_groups[len(known) :])]
+        self._complete()
+        trained = {i for i, p in enumerate(self._parameters) if p.requires_grad and ITERATE in self.state[p]}
+        self._move(trained - place.moved - place.stepped, average=False)
+        place.training = True
 
     @torch.no_grad()
     def to_average(self) -> None:
         """Moves the parameters from the point where gradients are taken to the average, if that is where they rest."""
         if self.place.training and self._rests_at_average:
-            self._move(average=True)
+            self._move(self.place.moved, average=True)
+            self.place.training = False
+
+    @torch.no_grad()
+    def lend(self) -> None:
+        """Has the parameters hold the average until it is given back."""
+        self.place.lent = set(self.place.moved)
+        self._move(self.place.moved, average=True)
+
+    @torch.no_grad()
+    def give_back(self) -> None:
+        """Moves what :meth:`lend` has moved to where it was."""
+        lent, self.place.lent = self.place.lent, None
+        self._move((lent or set()) - self.place.moved, average=False)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Has the parameters hold the average inside a ``with`` block, also those that no module owns."""
-        there = self.place.training
-        if there:
-            with torch.no_grad():
-                self._move(average=True)
+        there = set(self.place.moved)
+        with torch.no_grad():
+            self._move(there, average=True)
         try:
             yield
         finally:
-            if there:
-                self.to_training_point()
+            with torch.no_grad():
+                self._move(there - self.place.moved, average=False)
 
     def let_go(self) -> None:
         """Moves parameters no more while ``backward`` goes on: another optimizer has taken them over."""
@@ -184,29 +207,27 @@ class Averaged(MultiRate):
         own = parameter.detach().clone()
         if AVERAGE in state:
             return own.copy_(state[AVERAGE])
-        stepped = any(parameter is self._parameters[i] for i in self.place.stepped)
-        if self.place.training and ITERATE in state and not stepped:
+        there = any(parameter is self._parameters[i] for i in self.place.moved)
+        if there:
             for group, beta in zip(self.param_groups, self.place.betas, strict=True):
                 if any(parameter is p for p in group["params"]):
                     _move([(own, state)], beta, average=True)
         return own
 
-    def _move(self, average: bool) -> None:
-        """Moves all parameters to the average or from it, but for those whose step is made already."""
-        if not average:
-            self.place.betas = [self.rule.interpolation(group) for group in self.param_groups]
-            self._complete()
-        index = 0
+    def _move(self, chosen: set[int], average: bool) -> None:
+        """Moves the parameters at some positions to the average, or from it."""
+        if not chosen:
+            return
+        place, index = self.place, 0
         with training_point.unversioned(self._parameters):
-            for group, beta in zip(self.param_groups, self.place.betas, strict=True):
+            for group, beta in zip(self.param_groups, place.betas, strict=True):
                 moving = []
                 for parameter in group["params"]:
-                    state = self.state[parameter]
-                    if index not in self.place.stepped and ITERATE in state and parameter.requires_grad:
-                        moving.append((parameter, state))
+                    if index in chosen:
+                        moving.append((parameter, self.state[parameter]))
                     index += 1
                 _move(moving, beta, average)
-        self.place.training = not average
+        place.moved = place.moved - chosen if average else place.moved | chosen
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -215,7 +236,9 @@ class Averaged(MultiRate):
         return 6
 
     def _slots(self) -> list[Slot]:
-        return [*super()._slots(), Slot("average_weight", TENSOR, 1.0), Slot("progress", TENSOR)]
+        own = [Slot("average_weight", TENSOR, 1.0), Slot("progress", TENSOR)]
+        restrained = [] if self.rule.normalised else restraint.SLOTS
+        return [*super()._slots(), *own, *restrained]
 
     def _elementwise(self, group: dict[str, Any]) -> dict[str, tuple[float, torch.dtype | None]]:
         wanted: dict[str, tuple[float, torch.dtype | None]] = {
@@ -250,6 +273,17 @@ class Averaged(MultiRate):
         batch = super()._empty_batch(group, parameter, start, names)
         self._place(batch)
         return batch
+
+    def _batches(self, among: Collection[int] | None = None) -> list[Batch]:
+        if self.place.training and len(self.place.moved) < len(self._parameters):
+            self._join()
+        return super()._batches(among)
+
+    def _join(self) -> None:
+        """Moves what has a gradient but was frozen in the pass to where the others are, for all are stepped alike."""
+        place = self.place
+        stepping = {i for i, p in enumerate(self._parameters) if p.grad is not None and ITERATE in self.state[p]}
+        self._move(stepping - place.moved - place.stepped, average=False)
 
     def _place(self, batch: Batch) -> None:
         batch.at_training_point = self.place.training
@@ -286,7 +320,15 @@ class Averaged(MultiRate):
                 )
         ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         saved = [state_dict["state"].get(i, {}) for i in ids]
+        self._drop_averages(saved)
         self._begun = [ITERATE in state and float(state["step"]) > 0 for state in saved]
+
+    def _drop_averages(self, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Forgets averages kept apart that the loaded state has none of, or no use for: parameters hold them."""
+        wanted = [AVERAGE in self._elementwise(group) for group in self.param_groups for _ in group["params"]]
+        for parameter, state, wants in zip(self._parameters, saved, wanted, strict=True):
+            if ITERATE in state and not (wants and AVERAGE in state):
+                self.state[parameter].pop(AVERAGE, None)
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("place", "_rests_at_average", "_attached", "_begun")
@@ -359,13 +401,18 @@ class Averaged(MultiRate):
         moving = schedule.ne(0).to(memory.dtype) * live
         moving = moving if present is None else moving * present
         if not all(self._begun):
-            self._note_sizes(live)
+            self._note_sizes(moving)
         self._set_out(squares, moving)
+        counted = reached = None
+        if not self.rule.normalised:
+            root, gain = self.adaptation.root(memory), self.adaptation.gain
+            counted, reached = restraint.restrain(memory, squares, root, gain, moving)
         rates = self.adaptation.combined(memory, self._reference_lr)
-        table, elements = self._advance(batches, rates, schedule, moving, live)
+        table, elements = self._advance(batches, rates, schedule, moving, live, counted, reached)
         index = indices(batches)
         if self._rests_at_average:
             self.place.stepped |= index
+            self.place.moved -= index
         return Moved(table, elements, moving, finite, live, index)
 
     def _learn(self, moved: list[Moved]) -> None:
@@ -382,22 +429,28 @@ class Averaged(MultiRate):
     def _set_out(self, squares: Tensor, moving: Tensor) -> None:
         """The first rate of nodes that have not moved: a step of a small share of their norm, whatever ``lr`` is."""
         tree, memory = self._tree, self._memory
-        elements = tree.elements_of_cell
-        steps = elements if self.rule.normalised else elements * (squares / self._elements)[tree.tensor_of_cell]
-        step, movers = tree.pool(torch.stack([steps, moving[tree.tensor_of_cell]]), "cell", tree.levels[0])
+        movers = moving[tree.tensor_of_cell]
+        steps = tree.elements_of_cell * movers
+        if not self.rule.normalised:
+            steps = steps * (squares / self._elements)[tree.tensor_of_cell]
+        step, movers = tree.pool(torch.stack([steps, movers]), "cell", tree.levels[0])
         first = memory["size"] * _FIRST_STEP / step.sqrt()
         settle(memory["first_rate"], first, movers * (memory["squares"] == 0))
 
-    def _note_sizes(self, live: Tensor) -> None:
-        """Remembers how large the parameters of nodes are that have not moved, small ones taken as larger."""
+    def _note_sizes(self, moving: Tensor) -> None:
+        """Remembers how large what moves is of nodes that have not moved, small parameters taken as larger.
+
+        Args:
+            moving: Of every tensor 1, or 0 where it has no gradient or stands still: frozen ones have no say.
+        """
         tree, memory, sizes = self._tree, self._memory, []
         for parameter, cells in zip(self._parameters, tree.cells, strict=True):
             real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
             sizes.append(cells.reduce(real.to(memory.dtype).square()).to(memory.device))
-        table = torch.stack([torch.cat(sizes), tree.elements_of_cell])
+        table = torch.stack([torch.cat(sizes), tree.elements_of_cell]) * moving[tree.tensor_of_cell]
         squares, count = tree.pool(table, "cell", tree.levels[0])
         squares = torch.maximum(squares, count * _SMALLEST_SIZE**2)
-        settle(memory["size"], squares.sqrt(), live * (memory["squares"] == 0))
+        settle(memory["size"], squares.sqrt(), count * (memory["squares"] == 0))
 
     def _schedule(self) -> Tensor:
         """The eighth root of how a group's ``lr`` has changed; where groups started from one another counts in full."""
@@ -415,9 +468,26 @@ class Averaged(MultiRate):
         return starting
 
     def _advance(
-        self, batches: list[Batch], rates: Values, schedule: Tensor, moving: Tensor, live: Tensor
+        self,
+        batches: list[Batch],
+        rates: Values,
+        schedule: Tensor,
+        moving: Tensor,
+        live: Tensor,
+        counted: Tensor | None,
+        reached: Tensor | None,
     ) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        """Moves what has a gradient, in one pass that also measures for the next step's rates."""
+        """Moves what has a gradient, in one pass that also measures for the next step's rates.
+
+        Args:
+            batches: What has a gradient.
+            rates: Combined rates.
+            schedule: Factor of every tensor.
+            moving: Of every tensor 1, or 0 where it stands still.
+            live: 1, or 0 on a skipped step.
+            counted: What every tensor's gradient counts for, see :mod:`multirate.restraint`.
+            reached: What every tensor's step is multiplied by beside, without counting as shorter.
+        """
         tree, memory = self._tree, self._memory
         # Steps that a schedule shortens are shorter time.
         passed = schedule / self._starting() * moving
@@ -426,7 +496,8 @@ class Averaged(MultiRate):
         memory["average_weight"].add_(weight)
         shares = self._columns(weight / memory["average_weight"])
         schedule = schedule * live
-        rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
+        rates_of = self._rates_of(rates, schedule if reached is None else schedule * reached)
+        coefficients = self._coefficients(schedule, scale=counted)
         self._seed(batches)
         found = [
             batch.kernel.advance(
@@ -467,8 +538,8 @@ class Averaged(MultiRate):
         if not self._rests_at_average:
             self.place.training = True
             self.place.betas = [self.rule.interpolation(group) for group in self.param_groups]
-        elif self.place.training:
-            self._move(average=True)
+        else:
+            self.to_average()
         self.place.stepped = set()
 
 

@@ -39,8 +39,16 @@ class Measuring:
 
         def _batches(self, among: Collection[int] | None = None) -> list[Batch]: ...
 
-    def _coefficients(self, schedule: Tensor, ahead: float = 0.0) -> Callable[[Batch], dict[str, kernels.Picked]]:
-        """The rule's coefficients at the step the memory has counted, or some steps ahead: computed once a group."""
+    def _coefficients(
+        self, schedule: Tensor, ahead: float = 0.0, scale: Tensor | None = None
+    ) -> Callable[[Batch], dict[str, kernels.Picked]]:
+        """The rule's coefficients at the step the memory has counted, or some steps ahead: computed once a group.
+
+        Args:
+            schedule: Factor of every tensor.
+            ahead: Steps ahead.
+            scale: What to multiply the direction of every tensor by beside.
+        """
         found: dict[tuple[int, torch.device, torch.dtype], dict[str, kernels.Numbers]] = {}
 
         def of(batch: Batch) -> dict[str, kernels.Picked]:
@@ -52,6 +60,8 @@ class Measuring:
                 scalars["step"] = (scalars["step"] + ahead).clamp(min=1.0)
                 scalars["schedule"] = schedule[group]
                 vectors = self.rule.coefficients(scalars, batch.options)
+                if scale is not None:
+                    vectors["scale"] = vectors.get("scale", 1.0) * scale[group]
                 found[key] = {name: kernels.Numbers(vector.to(device, dtype)) for name, vector in vectors.items()}
             positions = [i - start for i in batch.index]
             return {name: numbers.of(positions) for name, numbers in found[key].items()}

@@ -53,21 +53,19 @@ class Mover:
             return
         if not module.training:
             if not torch.is_grad_enabled() and place.training:
-                optimizer.to_average()
-                place.lent = True
+                optimizer.lend()
         elif torch.is_grad_enabled():
             optimizer.to_training_point()
 
     def after(self, module: nn.Module, *_: Any) -> None:
         """Takes back what an evaluation between a training pass and its step had borrowed."""
         optimizer = self.owner(module)
-        if optimizer is None or optimizer.place.depth == 0:
+        if optimizer is None or optimizer.place.depth == 0 or _unreal():
             return
         place = optimizer.place
         place.depth -= 1
-        if place.depth == 0 and place.lent:
-            place.lent = False
-            optimizer.to_training_point()
+        if place.depth == 0 and place.lent is not None:
+            optimizer.give_back()
 
     def saved(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         """What is saved is the average."""

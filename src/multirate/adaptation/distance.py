@@ -30,6 +30,8 @@ _LARGEST_HYPERGRADIENT = 0.1
 """What a hypergradient counts for at most: with more, the distance itself is about to raise the rate."""
 _LARGEST_CHANGE = 0.15
 """Of the logarithm of a rate, in one step."""
+_LARGEST_GROWTH = 2.0
+"""Of a rate in one step, whatever the distance supports."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class DistanceRates(Adaptation):
         ``h = ⟨g, y₀ − y⟩ / (α ⟨g, d⟩)``,   ``log α_{t+1} = log α_t + (κ / t) · max(−0.1, min(h, 0.1))``,
 
     held between 1 and γ times what the distance supports, ``max_k ‖y_k − y₀‖ / √(Σ_k ‖d_k‖²)``. In noise alone the
-    latter is the rate that a random walk is made with; steady progress raises it, standing still lets it sink.
+    latter is the rate that a random walk is made with; steady progress raises it, standing still lets it sink. No rate
+    more than doubles in a step.
 
     At every finer level the agreement ``c = ⟨d_t, e_t⟩ / (‖d_t‖ ‖e_t‖)`` along ``e_t = x_t − z_t``, how far the iterate
     has come from its average, moves a log-rate that leaks towards 0: ``s ← (1 − ℓ) s + ℓ κ c``. It counts as far as it
@@ -152,7 +155,8 @@ class DistanceRates(Adaptation):
         hypergradient = (returned / gained.clamp(min=tiny)).clamp(-_LARGEST_HYPERGRADIENT, _LARGEST_HYPERGRADIENT)
         change = (hypergradient * (hyper_lr / time)).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
         supported = distance / squares.clamp(min=tiny).sqrt()
-        rate = torch.minimum(torch.maximum(rate * change.exp(), supported), self.gain * supported)
+        highest = torch.where(seen > 0, rate * _LARGEST_GROWTH, inf)
+        rate = torch.minimum(torch.maximum(rate * change.exp(), supported), self.gain * supported).minimum(highest)
         learned: dict[str, Values] = {
             f"rate.{root}": rate,
             "steps": steps,
