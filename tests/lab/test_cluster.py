@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -23,7 +24,17 @@ from multirate.lab.results import Trial
 from multirate.lab.runner import Listener, Workers, run_trials
 from multirate.lab.trial import Circumstances, checkpoint_path
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")
+
+@pytest.fixture(scope="module")
+def ray():
+    """Skip where Ray is missing, but never where all tests are meant to run."""
+    if importlib.util.find_spec("ray") is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Ray: pip install ray")
+        pytest.skip("needs ray")
+
+
+needs_ray = pytest.mark.usefixtures("ray")
 
 TASK = "digits/ffnn"
 LINE = re.compile(r"(.*): (.*), process (\d+) on ")
@@ -80,7 +91,7 @@ sys.stdin.readline()
 
 
 @pytest.fixture(scope="module")
-def address():
+def address(ray):
     """Address of a cluster that another process keeps; paths of its sockets must be short."""
     with (
         pytest.MonkeyPatch.context() as environment,
@@ -174,10 +185,73 @@ def test_a_gpu_is_asked_for_only_where_there_is_one(heard, address):
         run_on_cluster([trial], address, Circumstances(machine=Machine("cuda:1")), heard.listener)
 
 
+@needs_ray
+def test_the_command_line_runs_on_two_workers_and_gives_what_it_gives_without(invoke, processes, address, tmp_path):
+    words = ("compare", "--task", TASK, "--optimizers", "adam,adam-cam-hd", "--seeds", 2, "--epochs", 2)
+    spread = invoke(*words, "--ray", address, "--out", tmp_path / "spread")
+    assert spread.exit_code == 0, spread.output
+    assert len(set(processes()) - {os.getpid()}) == 2
+    assert invoke(*words, "--out", tmp_path / "here").exit_code == 0
+
+    def rows(folder):
+        lines = (tmp_path / folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
+        return {(row["optimizer"], row["seed"]): row for row in map(json.loads, lines)}
+
+    def curves(path):
+        return {name: curve for name, curve in json.loads(path.read_text()).items() if name != "epoch_seconds"}
+
+    found, expected = rows("spread"), rows("here")
+    assert found.keys() == expected.keys()
+    for cell, row in found.items():
+        assert f"--ray {address}" in row["command"]
+        for name in ("steps", "test_loss", "test_accuracy", "machine", "settings"):
+            assert row[name] == expected[cell][name]
+    for path in (tmp_path / "here" / "trials").iterdir():
+        assert curves(tmp_path / "spread" / "trials" / path.name) == curves(path)
+    # What is there is kept: nothing is left to ask the cluster for.
+    again = invoke(*words, "--ray", address, "--out", tmp_path / "spread")
+    assert "4 finished trials are kept" in again.output
+
+
+@needs_ray
+def test_the_cluster_and_not_the_machine_of_the_command_says_whether_there_is_a_gpu(invoke, address, tmp_path):
+    words = ("compare", "--task", TASK, "--optimizers", "adam", "--seeds", 1, "--ray", address, "--out", tmp_path)
+    done = invoke(*words, "--device", "cuda")
+    assert done.exit_code == 1
+    assert "has no GPU: add a node with one" in done.output
+    done = invoke(*words, "--device", "abacus")
+    assert done.exit_code == 2
+    assert "'abacus' is none to train on" in done.output
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "expected"),
+    [("auto", 2, "cuda"), ("auto", 0, "cpu"), ("cpu", 2, "cpu"), ("cuda", 0, "cuda"), ("cuda:1", 2, "cuda")],
+)
+def test_auto_is_what_the_cluster_has(device, gpus, expected, monkeypatch):
+    """This machine, with or without a GPU, has no say."""
+    for here in (True, False):
+        monkeypatch.setattr("torch.cuda.is_available", lambda here=here: here)
+        machine = Machine(device)
+        sent = cluster._for_workers(Circumstances(machine=machine), cluster._wants_gpu(machine, gpus))
+        assert sent.machine.device == expected
+
+
+@needs_ray
+def test_the_kind_of_device_is_told_before_a_trial_begins(heard, address):
+    def refuse(kind):
+        raise ValueError(f"not on a {kind}")
+
+    listener = dataclasses.replace(heard.listener, on_device=refuse)
+    with pytest.raises(ValueError, match="not on a cpu"):
+        run_on_cluster([Trial(TASK, "adam", 0, epochs=1)], address, Circumstances(), listener)
+    assert not heard.outcomes
+
+
 def test_a_worker_calls_the_one_gpu_that_it_sees_by_its_name_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     circumstances = Circumstances(machine=Machine("cuda:1", bf16=True), checkpoints=Path("here"))
-    sent = cluster._for_workers(circumstances, cluster._wants_gpu(circumstances.machine))
+    sent = cluster._for_workers(circumstances, wants_gpu=True)
     assert sent == Circumstances(machine=Machine("cuda", bf16=True), checkpoints=tmp_path / "here")
 
 

@@ -17,8 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from multirate.lab.machine import Machine, keep_freed_memory
 from multirate.lab.results import Outcome, Trial
 from multirate.lab.runner import Failure, Listener
@@ -48,11 +46,13 @@ def run_on_cluster(
 ) -> list[Failure]:
     """Run trials as tasks of Ray and hand every outcome to the listener as soon as it is there.
 
-    A trial takes one CPU, and one GPU where the machine is to be CUDA. When its process is killed, or its node is
-    lost, Ray begins it again, and it goes on from its checkpoint. So the folder `circumstances.checkpoints` must lie on
-    a file system that all nodes share, under the same path; on a node without it the folder is made, and a trial that
-    moves there starts again from its first step, with the same result. MULTIRATE_DATA and MULTIRATE_CACHE are passed
-    on: their folders must be there on every node too, as must this package, in the caller's versions of Python and Ray.
+    A trial takes one CPU, and one GPU where the machine is to be CUDA: asked for by name, or `auto` where the cluster
+    has any GPU. This process's own machine does not matter: it may be a head node without a GPU. When a trial's process
+    is killed, or its node is lost, Ray begins it again, and it goes on from its checkpoint. So the folder
+    `circumstances.checkpoints` must lie on a file system that all nodes share, under the same path; on a node without
+    it the folder is made, and a trial that moves there starts again from its first step, with the same result.
+    MULTIRATE_DATA and MULTIRATE_CACHE are passed on: their folders must be there on every node too, as must this
+    package, in the caller's versions of Python and Ray.
 
     Args:
         trials: What to run, in the order of starting.
@@ -69,13 +69,15 @@ def run_on_cluster(
     """
     if not trials:
         return []
-    wants_gpu = _wants_gpu(circumstances.machine)
     with _connection(address) as ray:
-        if wants_gpu and ray.cluster_resources().get("GPU", 0) < 1:
+        gpus = ray.cluster_resources().get("GPU", 0)
+        wants_gpu = _wants_gpu(circumstances.machine, gpus)
+        if wants_gpu and gpus < 1:
             raise ClusterError(f"the Ray cluster {address!r} has no GPU: add a node with one, or choose the device cpu")
+        sent = _for_workers(circumstances, wants_gpu)
+        listener.on_device(sent.machine.device)
         post = ray.remote(num_cpus=0, max_restarts=-1)(_post_class()).remote()
         work = ray.remote(num_cpus=1, num_gpus=int(wants_gpu), max_retries=RESTARTS)(_work)
-        sent = _for_workers(circumstances, wants_gpu)
         running = {work.remote(index, trial, sent, post): index for index, trial in enumerate(trials)}
         try:
             return _follow(ray, running, _Progress(ray, post, trials, listener))
@@ -145,8 +147,9 @@ def _variables() -> dict[str, str]:
     }
 
 
-def _wants_gpu(machine: Machine) -> bool:
-    return machine.device.startswith("cuda") or (machine.device == "auto" and torch.cuda.is_available())
+def _wants_gpu(machine: Machine, gpus: float) -> bool:
+    """Return whether trials get a GPU each, on a cluster that has so many."""
+    return machine.device.startswith("cuda") or (machine.device == "auto" and gpus >= 1)
 
 
 def _for_workers(circumstances: Circumstances, wants_gpu: bool) -> Circumstances:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,24 @@ def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
             wanted = set(experiment.trials)
             _say_kept(console, storage, [result for result in finished if result.trial in wanted])
         plan = {"command": experiment.command, "optimizers": experiment.optimizers, "study": experiment.study}
-        storage.write_plan(plan)
-        return _run(waiting, experiment, storage, console)
+        if not waiting:
+            storage.write_plan(plan)
+            return []
+
+        def begin(device: str) -> None:
+            _refuse_other_machines(experiment.machine.describe(device), finished, storage)
+            storage.write_plan(plan)
+
+        return _run(waiting, experiment, storage, console, begin)
 
 
-def _run(trials: Sequence[Trial], experiment: Experiment, storage: Storage, console: Console) -> list[Failure]:
+def _run(
+    trials: Sequence[Trial],
+    experiment: Experiment,
+    storage: Storage,
+    console: Console,
+    on_device: Callable[[str], None],
+) -> list[Failure]:
     finished = 0
 
     def on_outcome(outcome: Outcome) -> None:
@@ -127,7 +140,7 @@ def _run(trials: Sequence[Trial], experiment: Experiment, storage: Storage, cons
         interval=experiment.interval,
     )
     with progress_bar(console, "epochs", total=sum(trial.epochs for trial in trials)) as on_epoch:
-        return run_trials(trials, experiment.workers, circumstances, Listener(on_epoch, on_outcome))
+        return run_trials(trials, experiment.workers, circumstances, Listener(on_epoch, on_outcome, on_device))
 
 
 def _sentence(result: TrialResult) -> str:
@@ -138,8 +151,8 @@ def _sentence(result: TrialResult) -> str:
 
 
 def _refuse_other_protocols(experiment: Experiment, finished: Sequence[TrialResult], storage: Storage) -> None:
-    """Keep trials of different lengths, settings or machines out of one table."""
-    trials, machine = experiment.trials, experiment.machine.describe()
+    """Keep trials of different lengths or settings out of one table."""
+    trials = experiment.trials
     epochs = {(trial.task, trial.optimizer): trial.epochs for trial in trials}
     # Where all of a task train equally long, so must those that are there already.
     lengths: dict[str, set[int]] = {}
@@ -155,15 +168,20 @@ def _refuse_other_protocols(experiment: Experiment, finished: Sequence[TrialResu
                 f"{storage.folder} holds {result.trial} over {result.epochs} epochs, not {wanted}: "
                 f"choose another --out, or --epochs {result.epochs}"
             )
-        if result.machine and _kind(result.machine) != _kind(machine):
-            raise StorageError(
-                f"{storage.folder} holds {result.trial} made with {_words(result.machine)}, not {_words(machine)}: "
-                "choose another --out, or the same --device, --bf16, --channels-last and --compile"
-            )
         if _plain(result.settings) != settings.get(cell, _plain(result.settings)):
             raise StorageError(
                 f"{storage.folder} holds {result.trial} with settings that are no longer its defaults: "
                 "choose another --out"
+            )
+
+
+def _refuse_other_machines(machine: Mapping[str, Any], finished: Sequence[TrialResult], storage: Storage) -> None:
+    """Keep trials of different kinds of device or precision out of one table."""
+    for result in finished:
+        if result.machine and _kind(result.machine) != _kind(machine):
+            raise StorageError(
+                f"{storage.folder} holds {result.trial} made with {_words(result.machine)}, not {_words(machine)}: "
+                "choose another --out, or the same --device, --bf16, --channels-last and --compile"
             )
 
 

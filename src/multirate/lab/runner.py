@@ -51,10 +51,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Listener:
-    """What the caller wants to hear while trials run; always called in the caller's own process."""
+    """What the caller wants to hear while trials run; always called in the caller's own process.
+
+    Attributes:
+        on_epoch: Called after every epoch.
+        on_outcome: Called with every outcome.
+        on_device: Called once, before any trial is begun, with the kind of device that all of them get: `cpu` or
+            `cuda`. What it raises ends the run.
+    """
 
     on_epoch: Callable[[], None]
     on_outcome: Callable[[Outcome], None]
+    on_device: Callable[[str], None] = lambda kind: None
 
 
 def run_trials(
@@ -75,6 +83,7 @@ def run_trials(
         from multirate.lab.cluster import run_on_cluster
 
         return run_on_cluster(trials, workers.ray, circumstances, listener)
+    listener.on_device(circumstances.machine.torch_device().type)
     if min(workers.jobs, len(trials)) <= 1:
         return _run_here(trials, circumstances, listener)
     return _run_in_processes(trials, workers.jobs, circumstances, listener)

@@ -93,7 +93,9 @@ class Resources:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the trials run on a GPU."""
+        """Whether the trials are known to run on a GPU; what `auto` is on a cluster, only the cluster knows."""
+        if self.workers.ray is not None:
+            return self.machine.device.startswith("cuda")
         return self.machine.torch_device().type == "cuda"
 
     def words(self) -> list[str]:
@@ -108,7 +110,10 @@ _RESOURCE_OPTIONS = (
     click.option(
         "--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address; `local` starts one on this machine."
     ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option(
+        "--device", default="auto", show_default=True,
+        help="auto (a GPU where there is one, here or on the cluster), cpu, cuda, cuda:1, ...",
+    ),
     click.option("--bf16", is_flag=True, help="Run models under bfloat16 autocast."),
     click.option("--channels-last", is_flag=True, help="Keep images and convolutions channels-last."),
     click.option("--compile", "compile_", is_flag=True, help="Compile models with torch.compile."),
@@ -138,11 +143,14 @@ def resources(options: dict[str, Any]) -> Resources:
         # Worker processes inherit the environment.
         os.environ["MULTIRATE_DATA"] = str(data_dir.resolve())
     machine = Machine(options.pop("device"), options.pop("bf16"), options.pop("channels_last"), options.pop("compile_"))
+    workers = Workers(options.pop("jobs"), options.pop("ray"))
     try:
-        machine.torch_device()
+        if workers.ray is None:
+            machine.torch_device()
+        else:  # the nodes of a cluster have devices of their own
+            machine.check_name()
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--device'") from error
-    workers = Workers(options.pop("jobs"), options.pop("ray"))
     return Resources(workers, machine, options.pop("checkpoint_every"))
 
 
