@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from multirate.lab.machine import Machine
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.results import Trial
 from multirate.lab.schedules import SCHEDULES
+from multirate.lab.storage import Storage
 from multirate.lab.studies import tuned
 from multirate.lab.studies.base import Request
 from multirate.lab.studies.published import PUBLISHED
@@ -117,6 +119,38 @@ def test_table_3_trains_as_long_as_the_folds_took(make_result):
     }
     assert all(trial.fold is None and trial.patience is None for trial in final)
     assert len(final) == 6 * 5
+
+
+@pytest.mark.parametrize("seeds", [None, 1, 2, 8])
+def test_the_seeds_of_table_3_are_those_of_its_last_stage_and_all_folds_choose_the_epochs(seeds, make_result):
+    """Fewer or more folds would choose other epochs, and seeds could not be added to a folder."""
+    folds, whole = STUDIES["table3"].stages
+    request = Request(seeds=seeds, tasks=("mnist/lenet",))
+    first = folds.trials(request, ())
+    assert first == folds.trials(Request(tasks=("mnist/lenet",)), ())
+    assert {trial.fold for trial in first} == set(range(5))
+    earlier = [
+        make_result(trial.optimizer, trial.seed, 0.5, task=trial.task, fold=trial.fold, best_epoch=2 * trial.fold + 1)
+        for trial in first
+    ]
+    final = whole.trials(request, earlier)
+    assert {trial.epochs for trial in final} == {5}
+    assert {trial.seed for trial in final} == set(range(seeds or 5))
+
+
+def test_the_committed_table_3_is_complete_and_seeds_can_be_added():
+    folder = Path(__file__).parents[2] / "results" / "table3"
+    tasks = ("mnist/lenet", "cifar10/lenet")
+    folds, whole = STUDIES["table3"].stages
+    cross_validated, kept = (
+        [result for result in Storage(each).results() if result.task in tasks] for each in (folder / "folds", folder)
+    )
+    assert {result.trial for result in cross_validated} == set(folds.trials(Request(seeds=8, tasks=tasks), ()))
+    wanted = set(whole.trials(Request(seeds=8, tasks=tasks), cross_validated))
+    assert {result.trial for result in kept} <= wanted
+    assert len(wanted) == 2 * 6 * 8
+    for result in (*cross_validated, *kept):
+        assert json.loads(json.dumps(trial_settings(result.trial))) == result.settings
 
 
 def test_figure_2_goes_from_all_global_to_all_layers():
