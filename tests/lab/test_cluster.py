@@ -21,8 +21,9 @@ from multirate.lab.checkpoint import read_checkpoint
 from multirate.lab.cluster import ClusterError, run_on_cluster
 from multirate.lab.machine import Machine
 from multirate.lab.results import Trial
+from multirate.lab.resuming import checkpoint_path
 from multirate.lab.runner import Listener, Workers, run_trials
-from multirate.lab.trial import Circumstances, checkpoint_path
+from multirate.lab.trial import Circumstances
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def test_a_comparison_leaves_rows_curves_pictures_a_page_and_a_table(invoke, tmp
 
     assert done.exit_code == 0, done.output
     found = rows(out)
+    compilers = ["numba"] if importlib.util.find_spec("numba") else []
     assert [(row["optimizer"], row["seed"]) for row in found] == [
         (name, seed) for seed in (0, 1) for name in ("adam", "adam-cam-hd", "multirate")
     ]
@@ -57,7 +59,7 @@ def test_a_comparison_leaves_rows_curves_pictures_a_page_and_a_table(invoke, tmp
         assert 0.5 < row["test_accuracy"] <= 1
         assert row["seconds"] > 0
         assert row["command"].startswith("multirate compare --task digits/ffnn --optimizers adam,adam-cam-hd,")
-        assert row["versions"].keys() == {"python", "torch", "multirate"}
+        assert row["versions"].keys() == {"python", "torch", "multirate", "numpy", "scipy", *compilers}
         assert "core" in row["hardware"]
         assert "revision" in row
     assert found[0]["settings"] == {"lr": 1e-3, "fused": True}

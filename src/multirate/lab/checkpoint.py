@@ -31,10 +31,15 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, hashlib.sha256(payload).digest() + payload)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Return a checkpoint, or None when there is none that can be read, tensors on the devices that they were on.
+def read_checkpoint(path: Path, device: torch.device | None = None) -> dict[str, Any] | None:
+    """Return a checkpoint, or None when there is none that can be read.
 
     A checkpoint is a pickle: it is read only from an experiment's own folder, where this program wrote it.
+
+    Args:
+        path: The file.
+        device: Where tensors go that were on a GPU, of whatever number; None is the CPU. Those that were on the CPU
+            stay there.
     """
     try:
         data = path.read_bytes()
@@ -44,10 +49,18 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     if hashlib.sha256(payload).digest() != digest:
         return None
     try:
-        content: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=False)
+        content: dict[str, Any] = torch.load(
+            io.BytesIO(payload), lambda storage, place: _placed(storage, place, device), weights_only=False
+        )
     except Exception:  # whatever a pickle of another version of the code raises: the trial starts again
         return None
     return content
+
+
+def _placed(storage: Any, place: str, device: torch.device | None) -> Any:
+    if not place.startswith("cuda") or device is None or device.type != "cuda":
+        return storage
+    return storage.cuda(device.index)
 
 
 def pack_optimizer(optimizer: Any) -> Any:

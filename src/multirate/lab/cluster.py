@@ -183,13 +183,16 @@ class _Progress:
         if not ready:
             return
         try:
-            letters: list[tuple[int, int, str]] = self._ray.get(self._asked)
+            letters: list[tuple[int, int | str, str]] = self._ray.get(self._asked)
         except self._ray.exceptions.RayError:
             letters = []  # Ray begins the post again; the outcomes make up for lost letters
         self._asked = self._post.take.remote()
-        for index, epoch, worker in letters:
-            logger.debug("%s: epoch %d, %s", self.trials[index], epoch, worker)
-            self._tell(index, epoch)
+        for index, told, worker in letters:
+            if isinstance(told, str):
+                self._listener.on_note(self.trials[index], told)
+                continue
+            logger.debug("%s: epoch %d, %s", self.trials[index], told, worker)
+            self._tell(index, told)
 
     def finish(self, index: int, outcome: Outcome) -> None:
         """Pass on an outcome, after all epochs of its trial."""
@@ -264,8 +267,11 @@ def _work(index: int, trial: Trial, circumstances: Circumstances, post: Any) -> 
     def on_epoch() -> None:
         post.tell.remote(index, next(epochs), worker)
 
+    def on_note(note: str) -> None:
+        post.tell.remote(index, note, worker)
+
     try:
-        return run_trial(trial, circumstances, Signals(on_epoch, stop.is_set)), worker
+        return run_trial(trial, circumstances, Signals(on_epoch, on_note, stop.is_set)), worker
     except Exception:
         return traceback.format_exc(), worker
     finally:

@@ -18,10 +18,11 @@ from multirate.lab.models.feed_forward import FeedForward
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.progress import progress_bar
 from multirate.lab.results import Outcome, Trial, TrialResult
+from multirate.lab.resuming import remove_checkpoints
 from multirate.lab.runner import Failure, Listener, Workers, run_trials
 from multirate.lab.storage import Storage, StorageError
 from multirate.lab.tasks import TASKS
-from multirate.lab.trial import Circumstances, checkpoint_path, trial_settings
+from multirate.lab.trial import Circumstances, trial_settings
 from multirate.lab.variants import Settings
 
 
@@ -37,6 +38,7 @@ class Experiment:
         workers: Who runs the trials.
         machine: Device and precision.
         interval: Seconds between the checkpoints of a trial.
+        trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
     """
 
     trials: Sequence[Trial]
@@ -46,6 +48,7 @@ class Experiment:
     workers: Workers = field(default_factory=Workers)
     machine: Machine = field(default_factory=Machine)
     interval: float = 60.0
+    trust_checkpoints: bool = False
 
     @property
     def optimizers(self) -> list[str]:
@@ -98,7 +101,9 @@ def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
     with storage.locked():
         finished = storage.results()
         _refuse_other_protocols(experiment, finished, storage)
-        storage.tidy(checkpoint_path(storage.checkpoints, result.trial) for result in finished)
+        for result in finished:
+            remove_checkpoints(storage.checkpoints, result.trial)
+        storage.tidy()
         done = {result.trial for result in finished}
         waiting = [trial for trial in experiment.trials if trial not in done]
         if len(waiting) < len(experiment.trials):
@@ -128,19 +133,23 @@ def _run(
     def on_outcome(outcome: Outcome) -> None:
         nonlocal finished
         storage.add(outcome)
-        checkpoint_path(storage.checkpoints, outcome.result.trial).unlink(missing_ok=True)
+        remove_checkpoints(storage.checkpoints, outcome.result.trial)
         finished += 1
         counted = f"[dim]{finished}/{len(trials)}[/dim]"
         console.print(counted, escape(_sentence(outcome.result)), highlight=False)
+
+    def on_note(trial: Trial, text: str) -> None:
+        console.print(escape(f"{trial} {text}"), style="yellow", highlight=False, soft_wrap=True)
 
     circumstances = Circumstances(
         experiment.command,
         machine=experiment.machine,
         checkpoints=storage.checkpoints,
         interval=experiment.interval,
+        trust_checkpoints=experiment.trust_checkpoints,
     )
     with progress_bar(console, "epochs", total=sum(trial.epochs for trial in trials)) as on_epoch:
-        return run_trials(trials, experiment.workers, circumstances, Listener(on_epoch, on_outcome, on_device))
+        return run_trials(trials, experiment.workers, circumstances, Listener(on_epoch, on_outcome, on_note, on_device))
 
 
 def _sentence(result: TrialResult) -> str:

@@ -65,8 +65,10 @@ class TrialResult:
         seconds: Time spent in training steps; evaluation, recording and checkpoints are left out.
         settings: Keyword arguments that the optimizer was built with.
         command: The command that made the row.
-        versions: Of Python, torch, this package and the one that the optimizer comes from.
-        revision: Git revision of the code, when known.
+        versions: Of Python, torch, this package, NumPy, SciPy, Numba where it is there, and the package that the
+            optimizer comes from. Rows of earlier versions of this package lack NumPy, SciPy and Numba.
+        revision: Git revision of the code, when known; like versions, both with `then` between them where a trial was
+            told to go on under another.
         hardware: Processor, cores and accelerator.
         fold: The fifth of the training set that was held out.
         patience: Epochs without a lower loss that end the run.

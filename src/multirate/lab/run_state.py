@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ class RunState:
         best_epoch: The epoch, 1 or later, with the lowest evaluated loss.
         window: Training losses since the last record.
         curves: Everything recorded so far, by name.
+        earlier: Revision and versions of the code that the trial began under, when it went on under another.
     """
 
     epoch: int = 0
@@ -45,7 +47,12 @@ class RunState:
     best_epoch: int | None = None
     window: list[Tensor] = field(default_factory=list)
     curves: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in CURVES})
+    earlier: list[tuple[str | None, Mapping[str, str]]] = field(default_factory=list)
     _lowest: float = math.inf
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The checkpoint of an earlier version lacks what was added since.
+        self.__dict__.update({**RunState().__dict__, **state})
 
     def note_losses(self) -> bool:
         """Add the mean training loss since the last record to the curves; return whether it was finite."""
@@ -72,6 +79,22 @@ class RunState:
             self.curves[name].append(value)
         if self.epoch > 0 and measured["loss"] < self._lowest:
             self._lowest, self.best_epoch = measured["loss"], self.epoch
+
+    def all_revisions(self, present: str | None) -> str | None:
+        """Return the revisions that the trial ran under, in words when there are several."""
+        every = [*(revision for revision, _ in self.earlier), present]
+        return present if set(every) == {present} else _in_turn([str(revision) for revision in every])
+
+    def all_versions(self, present: Mapping[str, str]) -> dict[str, str]:
+        """Return the versions that the trial ran under, in words where there are several."""
+        every = [*(versions for _, versions in self.earlier), present]
+        names = dict.fromkeys(name for versions in every for name in versions)
+        return {name: _in_turn([versions.get(name, "absent") for versions in every]) for name in names}
+
+
+def _in_turn(words: Sequence[str]) -> str:
+    """Join words that follow each other, without repetitions."""
+    return " then ".join(word for word, _ in itertools.groupby(words))
 
 
 class Stopwatch:

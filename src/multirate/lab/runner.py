@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from queue import Empty
+from typing import TypeAlias
 
 from multirate.lab.data.sources import DataError
 from multirate.lab.machine import keep_freed_memory
@@ -26,6 +28,10 @@ POLL_SECONDS = 0.1
 
 POOLS = 3
 """How many pools of processes are tried, each new one because a process of the last was killed."""
+
+
+Letter: TypeAlias = tuple[int, str | None]
+"""What a process tells: the number of a trial, and a note or None for an epoch."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,14 @@ class Listener:
     Attributes:
         on_epoch: Called after every epoch.
         on_outcome: Called with every outcome.
+        on_note: Called with a trial and what should be read of it before its end.
         on_device: Called once, before any trial is begun, with the kind of device that all of them get: `cpu` or
             `cuda`. What it raises ends the run.
     """
 
     on_epoch: Callable[[], None]
     on_outcome: Callable[[Outcome], None]
+    on_note: Callable[[Trial, str], None] = lambda trial, text: None
     on_device: Callable[[str], None] = lambda kind: None
 
 
@@ -95,7 +103,8 @@ def _run_here(trials: Sequence[Trial], circumstances: Circumstances, listener: L
     with _noted_interrupt() as interrupted:
         for trial in trials:
             try:
-                outcome = run_trial(trial, circumstances, Signals(listener.on_epoch, interrupted.is_set))
+                on_note = functools.partial(listener.on_note, trial)
+                outcome = run_trial(trial, circumstances, Signals(listener.on_epoch, on_note, interrupted.is_set))
             except StoppedError:
                 raise KeyboardInterrupt from None
             except Exception as error:
@@ -151,17 +160,19 @@ def _run_in_pool(
     """Run trials until all are through or a process is killed; add failures, return those that are not through."""
     # A forked process would inherit torch's thread pool in an unknown state.
     context = multiprocessing.get_context("spawn")
-    epochs: Queue[None] = context.Queue()
+    letters: Queue[Letter] = context.Queue()
     stop = context.Event()
     unfinished = []
     with ProcessPoolExecutor(
-        min(jobs, len(trials)), mp_context=context, initializer=_start_worker, initargs=(epochs, stop)
+        min(jobs, len(trials)), mp_context=context, initializer=_start_worker, initargs=(letters, stop)
     ) as pool:
-        running = {pool.submit(_run_in_worker, trial, circumstances): trial for trial in trials}
+        running = {
+            pool.submit(_run_in_worker, index, trial, circumstances): trial for index, trial in enumerate(trials)
+        }
         try:
             while running:
                 done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                _drain(epochs, listener)
+                _drain(letters, trials, listener)
                 for future in done:
                     trial = running.pop(future)
                     try:
@@ -176,7 +187,7 @@ def _run_in_pool(
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-        _drain(epochs, listener)
+        _drain(letters, trials, listener)
     return [trial for trial in trials if trial in unfinished]
 
 
@@ -186,33 +197,37 @@ def describe_failure(trial: Trial, error: Exception) -> Failure:
     return Failure(trial, details)
 
 
-def _drain(epochs: Queue[None], listener: Listener) -> None:
+def _drain(letters: Queue[Letter], trials: Sequence[Trial], listener: Listener) -> None:
     while True:
         try:
-            epochs.get_nowait()
+            index, note = letters.get_nowait()
         except Empty:
             return
-        listener.on_epoch()
+        if note is None:
+            listener.on_epoch()
+        else:
+            listener.on_note(trials[index], note)
 
 
 # Set once in every worker process: queues and events travel only at a process's start.
-_epochs: Queue[None]
+_letters: Queue[Letter]
 _stop: Event
 
 
-def _start_worker(epochs: Queue[None], stop: Event) -> None:
-    global _epochs, _stop
-    _epochs, _stop = epochs, stop
+def _start_worker(letters: Queue[Letter], stop: Event) -> None:
+    global _letters, _stop
+    _letters, _stop = letters, stop
     keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # An interrupt from the keyboard reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run_in_worker(trial: Trial, circumstances: Circumstances) -> Outcome:
+def _run_in_worker(index: int, trial: Trial, circumstances: Circumstances) -> Outcome:
     if _stop.is_set():
         raise StoppedError
-    return run_trial(trial, circumstances, Signals(lambda: _epochs.put(None), _stop.is_set))
+    signals = Signals(lambda: _letters.put((index, None)), lambda note: _letters.put((index, note)), _stop.is_set)
+    return run_trial(trial, circumstances, signals)
 
 
 def _end_with_parent() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,13 +102,9 @@ class Storage:
                 ) from error
         return results
 
-    def tidy(self, finished: Iterable[Path]) -> None:
-        """Remove what a killed process left behind; only while the folder is locked.
-
-        Args:
-            finished: Checkpoints of trials whose result is kept.
-        """
-        for path in (*finished, *self.folder.rglob(f"{_TEMPORARY}*")):
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written; only while the folder is locked."""
+        for path in self.folder.rglob(f"{_TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
     def add(self, outcome: Outcome) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import update_bn
 
-from multirate.lab.checkpoint import pack_optimizer, read_checkpoint, unpack_optimizer, write_checkpoint
-from multirate.lab.environment import hardware, revision, versions
+from multirate.lab.checkpoint import pack_optimizer, unpack_optimizer, write_checkpoint
+from multirate.lab.environment import code, hardware, revision, versions
 from multirate.lab.machine import Machine
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.problems.base import Batch, Problem
 from multirate.lab.recording import Recorder
 from multirate.lab.results import Outcome, Trial, TrialResult
+from multirate.lab.resuming import checkpoint_path, find_checkpoint
 from multirate.lab.run_state import RunState, Stopwatch
 from multirate.lab.schedules import SCHEDULES
 from multirate.lab.stepping import Stepper, forward_context
@@ -50,6 +51,7 @@ class Circumstances:
         machine: Device and precision.
         checkpoints: Folder for checkpoints; None keeps none.
         interval: Seconds between checkpoints.
+        trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
     """
 
     command: str = ""
@@ -57,6 +59,7 @@ class Circumstances:
     machine: Machine = field(default_factory=Machine)
     checkpoints: Path | None = None
     interval: float = 60.0
+    trust_checkpoints: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,12 @@ class Signals:
     Attributes:
         on_epoch: Called once for every epoch, also for those that a diverged run leaves out and those that a checkpoint
             holds already.
+        on_note: Called with what should be read before the end: why a checkpoint is not gone on from.
         should_stop: Asked after every step; True ends the trial with `StoppedError`, a checkpoint written.
     """
 
     on_epoch: Callable[[], None] = lambda: None
+    on_note: Callable[[str], None] = lambda text: None
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -78,11 +83,6 @@ def trial_settings(trial: Trial) -> dict[str, Setting]:
     variant = trial.variant
     own = OPTIMIZERS[variant.optimizer].settings
     return {**own, **TASKS[trial.task].settings.get(variant.optimizer, {}), **variant.options}
-
-
-def checkpoint_path(folder: Path, trial: Trial) -> Path:
-    """Return where a trial keeps its checkpoint."""
-    return folder / f"{trial.stem}.pt"
 
 
 def run_trial(trial: Trial, circumstances: Circumstances | None = None, signals: Signals | None = None) -> Outcome:
@@ -162,9 +162,13 @@ class _Run:
             return TASKS[self.trial.task].problem(self.device, self.trial.fold)
 
     def _resume(self) -> bool:
-        folder = self.circumstances.checkpoints
-        kept = None if folder is None else read_checkpoint(checkpoint_path(folder, self.trial))
-        if kept is None or kept["identity"] != self._identity():
+        folder, trust = self.circumstances.checkpoints, self.circumstances.trust_checkpoints
+        kept = None
+        if folder is not None:
+            kept = find_checkpoint(
+                folder, self.trial, self._identity(), self.device, trust=trust, on_note=self.signals.on_note
+            )
+        if kept is None:
             return False
         self.problem.model = self.problem.forward = kept["model"]
         self.optimizer = unpack_optimizer(kept["optimizer"], self._build_optimizer)
@@ -178,6 +182,9 @@ class _Run:
                 group["lr"] = rate
         self.recorder = Recorder(self.problem.model, self.optimizer, kept["recorded"])
         self.state = kept["state"]
+        written = kept["identity"]
+        if written.get("code") != code() or written["versions"] != self._versions():
+            self.state.earlier.append((written["revision"], written["versions"]))
         self.order.set_state(kept["order"].cpu())
         self.noise.set_state(kept["noise"].cpu())
         torch.set_rng_state(kept["random"].cpu())
@@ -206,14 +213,16 @@ class _Run:
         self.written = time.monotonic()
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree in to be gone on from."""
+        """What a checkpoint must agree in to be gone on from, and the revision, which says more than a digest."""
         return {
             "trial": str(self.trial),
             "epochs": self.trial.epochs,
             "patience": self.trial.patience,
             "settings": self.settings,
-            "machine": self.circumstances.machine.describe(),
+            # Which of several GPUs it was does not matter.
+            "machine": self.circumstances.machine.describe(self.device.type),
             "versions": self._versions(),
+            "code": code(),
             "revision": self.circumstances.revision,
         }
 
@@ -334,8 +343,8 @@ class _Run:
             seconds=round(state.seconds, 4),
             settings=self.settings,
             command=self.circumstances.command,
-            versions=self._versions(),
-            revision=self.circumstances.revision,
+            versions=state.all_versions(self._versions()),
+            revision=state.all_revisions(self.circumstances.revision),
             hardware=hardware(self.device),
             fold=self.trial.fold,
             patience=self.trial.patience,

@@ -85,11 +85,13 @@ class Resources:
         workers: Who runs the trials.
         machine: Device and precision.
         interval: Seconds between checkpoints of a trial.
+        trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
     """
 
     workers: Workers
     machine: Machine
     interval: float
+    trust_checkpoints: bool
 
     @property
     def on_gpu(self) -> bool:
@@ -102,6 +104,7 @@ class Resources:
         """Return the command-line options that ask for the same."""
         words = ["--jobs", str(self.workers.jobs)]
         words += ["--ray", self.workers.ray] if self.workers.ray is not None else []
+        words += ["--trust-checkpoints"] if self.trust_checkpoints else []
         return words + self.machine.words()
 
 
@@ -120,6 +123,11 @@ _RESOURCE_OPTIONS = (
     click.option(
         "--checkpoint-every", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
         help="How much of a trial a crash may cost.",
+    ),
+    click.option(
+        "--trust-checkpoints", is_flag=True,
+        help="Go on from checkpoints that other code or other versions of packages wrote; without it such a trial "
+        "starts again.",
     ),
     click.option(
         "--data-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="MULTIRATE_DATA",
@@ -151,7 +159,7 @@ def resources(options: dict[str, Any]) -> Resources:
             machine.check_name()
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--device'") from error
-    return Resources(workers, machine, options.pop("checkpoint_every"))
+    return Resources(workers, machine, options.pop("checkpoint_every"), options.pop("trust_checkpoints"))
 
 
 task_option = click.option(

@@ -55,7 +55,16 @@ def _run(
         raise click.UsageError(str(error)) from error
     except DataError as error:
         raise click.ClickException(str(error)) from error
-    experiment = Experiment(trials, command, out, study, resources.workers, resources.machine, resources.interval)
+    experiment = Experiment(
+        trials,
+        command,
+        out,
+        study,
+        workers=resources.workers,
+        machine=resources.machine,
+        interval=resources.interval,
+        trust_checkpoints=resources.trust_checkpoints,
+    )
     try:
         failures = run_experiment(experiment, console)
         if not failures or Storage(out).results():
