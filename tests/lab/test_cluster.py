@@ -110,7 +110,7 @@ def lasting(outcome):
     """What must be the same wherever a trial runs: all but times, and the revision: somebody may commit meanwhile."""
     row = dataclasses.asdict(outcome.result)
     curves = dict(outcome.curves)
-    del row["seconds"], row["preparation_seconds"], row["revision"], curves["epoch_seconds"]
+    del row["seconds"], row["cpu_seconds"], row["preparation_seconds"], row["revision"], curves["epoch_seconds"]
     return row, curves
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import time
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from multirate.lab.problems.analytic import Quadratic
 from multirate.lab.problems.classification import Classification
 from multirate.lab.problems.language import Language
 from multirate.lab.registry import Registry
-from multirate.lab.results import Trial
+from multirate.lab.results import Trial, TrialResult
 from multirate.lab.tasks import TASKS
 from multirate.lab.trial import Circumstances, run_trial, trial_settings
 
@@ -142,6 +144,25 @@ def test_a_schedule_reaches_its_end_with_the_run(schedule, last):
     rates = outcome.curves["layer_rates"]["output"]
     assert rates[0] == pytest.approx(0.01)
     assert rates[-1] == pytest.approx(0.01 * last, abs=1e-5)
+
+
+def test_processor_time_shows_that_other_work_held_the_machine(monkeypatch):
+    """Waiting stands for a processor that is given to others."""
+    trial = Trial("digits/ffnn", "adam", seed=0, epochs=1)
+    step = Classification.loss
+
+    def wait(problem, batch):
+        time.sleep(0.02)
+        return step(problem, batch)
+
+    monkeypatch.setattr(Classification, "loss", wait)
+    contended = run_trial(trial).result
+    assert contended.seconds > 45 * 0.02
+    assert 0 < contended.cpu_seconds < contended.seconds - 0.9 * 45 * 0.02
+    assert TrialResult.from_json(contended.to_json()) == contended
+    row = json.loads(contended.to_json())
+    del row["cpu_seconds"]
+    assert TrialResult.from_json(json.dumps(row)).cpu_seconds is None
 
 
 def test_losses_tell_how_an_optimizer_wants_them(monkeypatch):

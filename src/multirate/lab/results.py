@@ -76,6 +76,9 @@ class TrialResult:
         preparation_seconds: Time that the optimizer practised before the first step, and of the first step of a
             compiled model.
         machine: Device and precision.
+        cpu_seconds: Processor time of the training steps. On a CPU a trial has one thread: where this is far below
+            `seconds`, other work held the processor, and the time is worth no comparison. None in rows of earlier
+            versions of this package.
     """
 
     task: str
@@ -97,6 +100,7 @@ class TrialResult:
     best_epoch: int | None = None
     preparation_seconds: float = 0.0
     machine: Mapping[str, Any] = field(default_factory=dict)
+    cpu_seconds: float | None = None
 
     @property
     def trial(self) -> Trial:

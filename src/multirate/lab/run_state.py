@@ -26,6 +26,7 @@ class RunState:
         batch: Batches of the present epoch that are done.
         steps: Steps taken.
         seconds: Time spent training.
+        cpu_seconds: Processor time of this process meanwhile.
         preparation_seconds: Time that the optimizer practised before the first step, or that compiling took.
         diverged: Whether a loss was not finite.
         ended: Whether nothing is left to do.
@@ -40,6 +41,7 @@ class RunState:
     batch: int = 0
     steps: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     preparation_seconds: float = 0.0
     diverged: bool = False
     ended: bool = False
@@ -98,7 +100,7 @@ def _in_turn(words: Sequence[str]) -> str:
 
 
 class Stopwatch:
-    """Adds up the time between `start` and `stop`; on a GPU it waits for what was queued.
+    """Measures the time between `start` and `stop`; on a GPU it waits for what was queued.
 
     Args:
         device: Where the timed work runs.
@@ -106,17 +108,18 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._started = 0.0
+        self._started = 0.0, 0.0
 
     def start(self) -> None:
         """Begin to count."""
         self._started = self._now()
 
-    def stop(self) -> float:
-        """Return the seconds since `start`."""
-        return self._now() - self._started
+    def stop(self) -> tuple[float, float]:
+        """Return since `start` the seconds, and the processor seconds of all threads of this process."""
+        seconds, cpu_seconds = self._now()
+        return seconds - self._started[0], cpu_seconds - self._started[1]
 
-    def _now(self) -> float:
+    def _now(self) -> tuple[float, float]:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        return time.perf_counter(), time.process_time()

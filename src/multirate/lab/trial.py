@@ -247,7 +247,7 @@ class _Run:
             finite = self._step(batch)
             if self.compiling:
                 # A first step is mostly compilation.
-                self.state.preparation_seconds += self.watch.stop()
+                self.state.preparation_seconds += self.watch.stop()[0]
                 self.watch.start()
                 self.compiling = False
             if not finite:
@@ -279,7 +279,9 @@ class _Run:
         return finite
 
     def _pause(self) -> None:
-        self.state.seconds += self.watch.stop()
+        seconds, cpu_seconds = self.watch.stop()
+        self.state.seconds += seconds
+        self.state.cpu_seconds += cpu_seconds
 
     def _look_around(self) -> None:
         """Write a checkpoint when one is due, and stop when told to."""
@@ -341,6 +343,7 @@ class _Run:
             test_loss=None if state.diverged else state.measured["loss"],
             test_accuracy=None if state.diverged else state.measured.get("accuracy"),
             seconds=round(state.seconds, 4),
+            cpu_seconds=round(state.cpu_seconds, 4),
             settings=self.settings,
             command=self.circumstances.command,
             versions=state.all_versions(self._versions()),
