@@ -196,6 +196,29 @@ def test_trials_of_other_lengths_or_settings_do_not_mix(invoke, tmp_path, monkey
     assert len(rows(tmp_path)) == 1
 
 
+def test_first_epochs_are_shown_and_a_trial_that_ends_before_them_is_finished(invoke, tmp_path, exploding, monkeypatch):
+    words = ("compare", "--optimizers", "adam,exploding", "--seeds", 2, "--epochs", 3, "--out", tmp_path / "first")
+    done = invoke(*words, "--first", 2)
+    assert done.exit_code == 0, done.output
+    told = [line.split(" ", 1)[1] for line in done.output.splitlines() if line.startswith(("1/", "2/", "3/", "4/"))]
+    assert [line.split(":")[1].split()[0] for line in told] == ["left", "diverged", "left", "diverged", "test", "test"]
+    assert str(tmp_path / "first" / "unfinished.md") in done.output
+    assert invoke(*words[:-1], tmp_path / "at-once").exit_code == 0
+
+    def numbers(name):
+        return {(row["optimizer"], row["seed"]): (row["test_loss"], row["steps"]) for row in rows(tmp_path / name)}
+
+    assert numbers("first") == numbers("at-once")
+    assert "--first 2" in rows(tmp_path / "first")[-1]["command"]
+
+
+def test_as_many_first_epochs_as_there_are_change_nothing(invoke, tmp_path):
+    done = invoke("compare", "--optimizers", "adam", "--seeds", 1, "--first", 2, "--out", tmp_path, *SHORT)
+    assert done.exit_code == 0, done.output
+    assert "left after" not in done.output
+    assert "kept from" not in done.output
+
+
 def test_a_folder_in_use_is_refused(invoke, tmp_path):
     with (tmp_path / ".lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from multirate.lab.checkpoint import read_checkpoint
+from multirate.lab.storage import Storage
 
 INTERVAL = 0.2
 OPTIMIZERS = "adam-cam-hd:lr=0.003+cosine,adam-hd"
 
 
-def start(out):
+def start(out, *more):
     words = ["compare", "--task", "digits/ffnn", "--optimizers", OPTIMIZERS, "--seeds", 1, "--epochs", 60]
-    words += ["--jobs", 2, "--checkpoint-every", INTERVAL, "--out", out]
+    words += ["--jobs", 2, "--checkpoint-every", INTERVAL, "--out", out, *more]
     return subprocess.Popen(
         [sys.executable, "-m", "multirate.lab", *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -119,6 +120,38 @@ def test_killed_again_and_again_it_gives_what_it_would_have_given(tmp_path, undi
         assert curves(tmp_path, optimizer) == curves(undisturbed, optimizer)
         assert finished_before.get(optimizer, row) == row, "a finished result was run again"
     assert not checkpoints(tmp_path)
+
+
+def test_the_first_epochs_of_all_come_before_the_rest_of_any_and_a_kill_in_between_costs_nothing(
+    tmp_path, undisturbed, invoke
+):
+    process = start(tmp_path, "--first", 20)
+    wait_for(lambda: len(list((tmp_path / "unfinished").glob("*.json"))) == 2, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not rows(tmp_path), "a trial was finished before the others had their first epochs"
+    for path in checkpoints(tmp_path):
+        assert read_checkpoint(path)["state"].epoch >= 20
+
+    # What is there is told, and is no result.
+    done = invoke("report", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "unfinished.md").read_text().count("20 of 60") == 2
+    assert "Unfinished: digits/ffnn" in (tmp_path / "report.html").read_text()
+    assert "adam" not in (tmp_path / "tables.md").read_text()
+    left = Storage(tmp_path).unfinished()
+    assert {(each.epoch, len(each.curves["epoch"]), len(each.curves["test_loss"])) for each in left} == {(20, 21, 21)}
+
+    output = finish(start(tmp_path, "--first", 20))
+    assert output.count("left after epoch") == 2
+    assert output.rindex("left after epoch") < output.index("test loss")
+    finished, expected = rows(tmp_path), rows(undisturbed)
+    assert finished.keys() == expected.keys()
+    for optimizer, row in finished.items():
+        assert row["test_loss"] == expected[optimizer]["test_loss"]
+        assert curves(tmp_path, optimizer) == curves(undisturbed, optimizer)
+    assert not Storage(tmp_path).unfinished()
+    assert not list(tmp_path.glob("unfinished*.*"))
 
 
 def test_at_most_one_interval_is_lost(tmp_path):

@@ -13,7 +13,7 @@ from multirate.lab import environment
 from multirate.lab.checkpoint import read_checkpoint, write_checkpoint
 from multirate.lab.environment import versions
 from multirate.lab.optimizers import OPTIMIZERS
-from multirate.lab.results import Trial
+from multirate.lab.results import Trial, Unfinished
 from multirate.lab.resuming import checkpoint_path, remove_checkpoints, set_aside_path
 from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
 
@@ -185,6 +185,21 @@ def test_no_trial_runs_through_the_folders_that_are_left_out():
     loaded = done.stdout.split()
     assert "multirate.lab.trial" in loaded
     assert not [name for name in loaded for folder in environment.APART if f"multirate.lab.{folder}" in name]
+
+
+def test_a_trial_that_is_past_the_epoch_where_it_would_be_left_is_left_as_it_is(tmp_path):
+    trial = Trial("digits/ffnn", "adam", seed=0, epochs=3)
+    leave_checkpoint(trial, tmp_path)
+    left = run_trial(trial, Circumstances(checkpoints=tmp_path, until=1))
+    assert isinstance(left, Unfinished)
+    assert left.epoch == 1
+    kept = read_checkpoint(checkpoint_path(tmp_path, trial))["state"]
+    assert (kept.epoch, kept.batch) == (1, 5)
+    left = run_trial(trial, Circumstances(checkpoints=tmp_path, until=2))
+    assert (left.epoch, left.curves["epoch"]) == (2, [0, 1, 2])
+    whole = run_trial(trial)
+    assert without_times(run_trial(trial, Circumstances(checkpoints=tmp_path)).curves) == without_times(whole.curves)
+    assert without_times(left.curves)["test_loss"] == whole.curves["test_loss"][:3]
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut off", "one bit"])

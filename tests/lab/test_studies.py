@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from multirate.lab.commands import running
 from multirate.lab.experiment import check_settings
 from multirate.lab.machine import Machine
 from multirate.lab.optimizers import OPTIMIZERS
@@ -151,6 +152,22 @@ def test_the_committed_table_3_is_complete_and_seeds_can_be_added():
     assert len(wanted) == 2 * 6 * 8
     for result in (*cross_validated, *kept):
         assert json.loads(json.dumps(trial_settings(result.trial))) == result.settings
+
+
+def test_table_4_trains_forty_epochs_of_everything_before_anything_else(invoke, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(running, "run_experiment", lambda experiment, console: seen.append(experiment) or [])
+    monkeypatch.setattr(running, "check_data", lambda trials: None)
+    words = ("reproduce", "table4", "--seeds", 2, "--out", tmp_path)
+    for more, expected in (((), [40, None]), (("--first", 5), [5, None]), (("--epochs", 40), [None])):
+        seen.clear()
+        done = invoke(*words, *more)
+        assert done.exit_code == 0, done.output
+        assert [experiment.until for experiment in seen] == expected
+        # The schedules see the whole run either way.
+        assert {trial.epochs for experiment in seen for trial in experiment.trials} == {
+            40 if "--epochs" in more else 200
+        }
 
 
 def test_figure_2_goes_from_all_global_to_all_layers():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import platform
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from multirate.lab.machine import Machine, keep_freed_memory
-from multirate.lab.results import Outcome, Trial
+from multirate.lab.results import Outcome, Trial, Unfinished
 from multirate.lab.runner import Failure, Listener
 from multirate.lab.trial import Circumstances, Signals, run_trial
 
@@ -80,7 +79,7 @@ def run_on_cluster(
         work = ray.remote(num_cpus=1, num_gpus=int(wants_gpu), max_retries=RESTARTS)(_work)
         running = {work.remote(index, trial, sent, post): index for index, trial in enumerate(trials)}
         try:
-            return _follow(ray, running, _Progress(ray, post, trials, listener))
+            return _follow(ray, running, trials, _Post(ray, post, trials, listener), listener)
         except BaseException:
             _cancel(ray, list(running))
             raise
@@ -168,13 +167,11 @@ def _for_workers(circumstances: Circumstances, wants_gpu: bool) -> Circumstances
 # -- the caller's side
 
 
-class _Progress:
-    """Tells the listener of epochs and outcomes, each epoch once however often a trial is begun again."""
+class _Post:
+    """The letters of the workers, passed on to the listener."""
 
     def __init__(self, ray: Any, post: Any, trials: Sequence[Trial], listener: Listener) -> None:
-        self._ray, self._post, self._listener = ray, post, listener
-        self.trials = trials
-        self._told = [0] * len(trials)
+        self._ray, self._post, self._trials, self._listener = ray, post, trials, listener
         self._asked = post.take.remote()
 
     def hear(self) -> None:
@@ -185,42 +182,35 @@ class _Progress:
         try:
             letters: list[tuple[int, int | str, str]] = self._ray.get(self._asked)
         except self._ray.exceptions.RayError:
-            letters = []  # Ray begins the post again; the outcomes make up for lost letters
+            letters = []  # Ray begins the post again; what is lost is how far trials are, for a while
         self._asked = self._post.take.remote()
         for index, told, worker in letters:
+            trial = self._trials[index]
             if isinstance(told, str):
-                self._listener.on_note(self.trials[index], told)
-                continue
-            logger.debug("%s: epoch %d, %s", self.trials[index], told, worker)
-            self._tell(index, told)
-
-    def finish(self, index: int, outcome: Outcome) -> None:
-        """Pass on an outcome, after all epochs of its trial."""
-        self._tell(index, self.trials[index].epochs)
-        self._listener.on_outcome(outcome)
-
-    def _tell(self, index: int, epoch: int) -> None:
-        while self._told[index] < epoch:
-            self._told[index] += 1
-            self._listener.on_epoch()
+                self._listener.on_note(trial, told)
+            else:
+                logger.debug("%s: epoch %d, %s", trial, told, worker)
+                self._listener.on_epoch(trial, told)
 
 
-def _follow(ray: Any, running: Mapping[Any, int], progress: _Progress) -> list[Failure]:
+def _follow(
+    ray: Any, running: Mapping[Any, int], trials: Sequence[Trial], post: _Post, listener: Listener
+) -> list[Failure]:
     waiting, failures = dict(running), []
     while waiting:
         done, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
-        progress.hear()
+        post.hear()
         for reference in done:
             index = waiting.pop(reference)
             try:
                 answer, worker = ray.get(reference)
             except ray.exceptions.RayError as error:
                 answer, worker = f"Ray lost its process {RESTARTS + 1} times; perhaps memory ran out: {error}", "nobody"
-            logger.debug("%s: ended, %s", progress.trials[index], worker)
-            if isinstance(answer, Outcome):
-                progress.finish(index, answer)
+            logger.debug("%s: ended, %s", trials[index], worker)
+            if isinstance(answer, str):
+                failures.append(Failure(trials[index], answer))
             else:
-                failures.append(Failure(progress.trials[index], answer))
+                listener.on_outcome(answer)
     return failures
 
 
@@ -256,22 +246,19 @@ def _post_class() -> type:
     return Post
 
 
-def _work(index: int, trial: Trial, circumstances: Circumstances, post: Any) -> tuple[Outcome | str, str]:
-    """Run a trial; return its outcome or, in words, why there is none, and who ran it."""
+def _work(index: int, trial: Trial, circumstances: Circumstances, post: Any) -> tuple[Outcome | Unfinished | str, str]:
+    """Run a trial; return what came of it or, in words, why there is none, and who ran it."""
     keep_freed_memory()
     stop = threading.Event()
     # Ray cancels a task by an interrupt: the trial shall end between two steps, with a checkpoint.
     before = signal.signal(signal.SIGINT, lambda number, frame: stop.set())
-    epochs, worker = itertools.count(1), f"process {os.getpid()} on {platform.node()}"
+    worker = f"process {os.getpid()} on {platform.node()}"
 
-    def on_epoch() -> None:
-        post.tell.remote(index, next(epochs), worker)
-
-    def on_note(note: str) -> None:
-        post.tell.remote(index, note, worker)
+    def tell(told: int | str) -> None:
+        post.tell.remote(index, told, worker)
 
     try:
-        return run_trial(trial, circumstances, Signals(on_epoch, on_note, stop.is_set)), worker
+        return run_trial(trial, circumstances, Signals(tell, tell, stop.is_set)), worker
     except Exception:
         return traceback.format_exc(), worker
     finally:

@@ -17,7 +17,7 @@ from multirate.lab.machine import Machine
 from multirate.lab.models.feed_forward import FeedForward
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.progress import progress_bar
-from multirate.lab.results import Outcome, Trial, TrialResult
+from multirate.lab.results import Outcome, Trial, TrialResult, Unfinished
 from multirate.lab.resuming import remove_checkpoints
 from multirate.lab.runner import Failure, Listener, Workers, run_trials
 from multirate.lab.storage import Storage, StorageError
@@ -39,6 +39,7 @@ class Experiment:
         machine: Device and precision.
         interval: Seconds between the checkpoints of a trial.
         trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
+        until: Epoch after which every trial is left for now; None trains them to their ends.
     """
 
     trials: Sequence[Trial]
@@ -49,6 +50,7 @@ class Experiment:
     machine: Machine = field(default_factory=Machine)
     interval: float = 60.0
     trust_checkpoints: bool = False
+    until: int | None = None
 
     @property
     def optimizers(self) -> list[str]:
@@ -128,15 +130,22 @@ def _run(
     console: Console,
     on_device: Callable[[str], None],
 ) -> list[Failure]:
-    finished = 0
+    through = 0
 
-    def on_outcome(outcome: Outcome) -> None:
-        nonlocal finished
-        storage.add(outcome)
-        remove_checkpoints(storage.checkpoints, outcome.result.trial)
-        finished += 1
-        counted = f"[dim]{finished}/{len(trials)}[/dim]"
-        console.print(counted, escape(_sentence(outcome.result)), highlight=False)
+    def on_outcome(outcome: Outcome | Unfinished) -> None:
+        nonlocal through
+        if isinstance(outcome, Unfinished):
+            storage.add_unfinished(outcome)
+            sentence = (
+                f"{outcome.trial}: left after epoch {outcome.epoch} of {outcome.trial.epochs}, to be gone on with"
+            )
+        else:
+            storage.add(outcome)
+            remove_checkpoints(storage.checkpoints, outcome.result.trial)
+            sentence = _sentence(outcome.result)
+        through += 1
+        counted = f"[dim]{through}/{len(trials)}[/dim]"
+        console.print(counted, escape(sentence), highlight=False)
 
     def on_note(trial: Trial, text: str) -> None:
         console.print(escape(f"{trial} {text}"), style="yellow", highlight=False, soft_wrap=True)
@@ -147,8 +156,13 @@ def _run(
         checkpoints=storage.checkpoints,
         interval=experiment.interval,
         trust_checkpoints=experiment.trust_checkpoints,
+        until=experiment.until,
     )
-    with progress_bar(console, "epochs", total=sum(trial.epochs for trial in trials)) as on_epoch:
+    with progress_bar(console, "epochs", total=sum(trial.epochs for trial in trials)) as advance:
+
+        def on_epoch(trial: Trial, epoch: int) -> None:
+            advance()
+
         return run_trials(trials, experiment.workers, circumstances, Listener(on_epoch, on_outcome, on_note, on_device))
 
 

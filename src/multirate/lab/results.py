@@ -136,6 +136,21 @@ def _is_required(entry: dataclasses.Field[Any]) -> bool:
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """A trial that was left in its middle, to be gone on with from its checkpoint: no result.
+
+    Attributes:
+        trial: The trial.
+        epoch: How many of its epochs are done.
+        curves: Its curves so far, as those of an `Outcome`.
+    """
+
+    trial: Trial
+    epoch: int
+    curves: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A finished trial: its row, and its curves over time as plain JSON values."""
 

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from multirate.lab.data.sources import DataError
 from multirate.lab.machine import keep_freed_memory
-from multirate.lab.results import Outcome, Trial
+from multirate.lab.results import Outcome, Trial, Unfinished
 from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
 
 POLL_SECONDS = 0.1
@@ -30,8 +30,8 @@ POOLS = 3
 """How many pools of processes are tried, each new one because a process of the last was killed."""
 
 
-Letter: TypeAlias = tuple[int, str | None]
-"""What a process tells: the number of a trial, and a note or None for an epoch."""
+Letter: TypeAlias = tuple[int, int | str]
+"""What a process tells: which of the trials, and how many of its epochs are done, or a note."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,16 @@ class Listener:
     """What the caller wants to hear while trials run; always called in the caller's own process.
 
     Attributes:
-        on_epoch: Called after every epoch.
-        on_outcome: Called with every outcome.
+        on_epoch: Called with a trial and the number of its epochs that are done, when it begins and after every epoch;
+            a trial may begin more than once.
+        on_outcome: Called with every outcome, and with every trial that is left unfinished.
         on_note: Called with a trial and what should be read of it before its end.
         on_device: Called once, before any trial is begun, with the kind of device that all of them get: `cpu` or
             `cuda`. What it raises ends the run.
     """
 
-    on_epoch: Callable[[], None]
-    on_outcome: Callable[[Outcome], None]
+    on_epoch: Callable[[Trial, int], None]
+    on_outcome: Callable[[Outcome | Unfinished], None]
     on_note: Callable[[Trial, str], None] = lambda trial, text: None
     on_device: Callable[[str], None] = lambda kind: None
 
@@ -103,8 +104,8 @@ def _run_here(trials: Sequence[Trial], circumstances: Circumstances, listener: L
     with _noted_interrupt() as interrupted:
         for trial in trials:
             try:
-                on_note = functools.partial(listener.on_note, trial)
-                outcome = run_trial(trial, circumstances, Signals(listener.on_epoch, on_note, interrupted.is_set))
+                hear = functools.partial(listener.on_epoch, trial), functools.partial(listener.on_note, trial)
+                outcome = run_trial(trial, circumstances, Signals(*hear, interrupted.is_set))
             except StoppedError:
                 raise KeyboardInterrupt from None
             except Exception as error:
@@ -200,13 +201,13 @@ def describe_failure(trial: Trial, error: Exception) -> Failure:
 def _drain(letters: Queue[Letter], trials: Sequence[Trial], listener: Listener) -> None:
     while True:
         try:
-            index, note = letters.get_nowait()
+            index, told = letters.get_nowait()
         except Empty:
             return
-        if note is None:
-            listener.on_epoch()
+        if isinstance(told, str):
+            listener.on_note(trials[index], told)
         else:
-            listener.on_note(trials[index], note)
+            listener.on_epoch(trials[index], told)
 
 
 # Set once in every worker process: queues and events travel only at a process's start.
@@ -223,11 +224,14 @@ def _start_worker(letters: Queue[Letter], stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run_in_worker(index: int, trial: Trial, circumstances: Circumstances) -> Outcome:
+def _run_in_worker(index: int, trial: Trial, circumstances: Circumstances) -> Outcome | Unfinished:
     if _stop.is_set():
         raise StoppedError
-    signals = Signals(lambda: _letters.put((index, None)), lambda note: _letters.put((index, note)), _stop.is_set)
-    return run_trial(trial, circumstances, signals)
+
+    def tell(told: int | str) -> None:
+        _letters.put((index, told))
+
+    return run_trial(trial, circumstances, Signals(tell, tell, _stop.is_set))
 
 
 def _end_with_parent() -> None:

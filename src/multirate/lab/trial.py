@@ -18,7 +18,7 @@ from multirate.lab.machine import Machine
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.problems.base import Batch, Problem
 from multirate.lab.recording import Recorder
-from multirate.lab.results import Outcome, Trial, TrialResult
+from multirate.lab.results import Outcome, Trial, TrialResult, Unfinished
 from multirate.lab.resuming import checkpoint_path, find_checkpoint
 from multirate.lab.run_state import RunState, Stopwatch
 from multirate.lab.schedules import SCHEDULES
@@ -52,6 +52,8 @@ class Circumstances:
         checkpoints: Folder for checkpoints; None keeps none.
         interval: Seconds between checkpoints.
         trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
+        until: Epoch after which a trial that is not through by then is left, its checkpoint written; None goes on to
+            the end.
     """
 
     command: str = ""
@@ -60,6 +62,7 @@ class Circumstances:
     checkpoints: Path | None = None
     interval: float = 60.0
     trust_checkpoints: bool = False
+    until: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class Signals:
     """How a trial and whoever runs it hear of each other.
 
     Attributes:
-        on_epoch: Called once for every epoch, also for those that a diverged run leaves out and those that a checkpoint
-            holds already.
+        on_epoch: Called with the number of epochs that are done: when the trial begins, where a checkpoint may hold
+            some already, and after every epoch.
         on_note: Called with what should be read before the end: why a checkpoint is not gone on from.
         should_stop: Asked after every step; True ends the trial with `StoppedError`, a checkpoint written.
     """
 
-    on_epoch: Callable[[], None] = lambda: None
+    on_epoch: Callable[[int], None] = lambda epoch: None
     on_note: Callable[[str], None] = lambda text: None
     should_stop: Callable[[], bool] = lambda: False
 
@@ -85,7 +88,9 @@ def trial_settings(trial: Trial) -> dict[str, Setting]:
     return {**own, **TASKS[trial.task].settings.get(variant.optimizer, {}), **variant.options}
 
 
-def run_trial(trial: Trial, circumstances: Circumstances | None = None, signals: Signals | None = None) -> Outcome:
+def run_trial(
+    trial: Trial, circumstances: Circumstances | None = None, signals: Signals | None = None
+) -> Outcome | Unfinished:
     """Train once, on one thread when on the CPU, and return what came of it.
 
     On the CPU the same trial gives the same numbers wherever it runs and however often it is interrupted; on a GPU some
@@ -130,14 +135,20 @@ class _Run:
         self.written = time.monotonic()
         self.compiling = circumstances.machine.compile
 
-    def outcome(self) -> Outcome:
-        if not self._resume():
+    def outcome(self) -> Outcome | Unfinished:
+        resumed = self._resume()
+        self.signals.on_epoch(self.state.epoch)
+        if not resumed:
             self._begin()
         self._place()
-        while not self.state.ended:
+        until = self.circumstances.until
+        while not self.state.ended and (until is None or self.state.epoch < until):
             self._epoch()
         self._write_checkpoint()
-        return Outcome(self._result(), {**self.state.curves, **self.recorder.curves()})
+        curves = {**self.state.curves, **self.recorder.curves()}
+        if not self.state.ended:
+            return Unfinished(self.trial, self.state.epoch, curves)
+        return Outcome(self._result(), curves)
 
     # -- beginning and going on
 
@@ -186,12 +197,11 @@ class _Run:
         if written.get("code") != code() or written["versions"] != self._versions():
             self.state.earlier.append((written["revision"], written["versions"]))
         self.order.set_state(kept["order"].cpu())
+        self.epoch_order = self.order.get_state()
         self.noise.set_state(kept["noise"].cpu())
         torch.set_rng_state(kept["random"].cpu())
         if kept["cuda_random"] is not None:
             torch.cuda.set_rng_state(kept["cuda_random"].cpu(), self.device)
-        for _ in range(self.state.epoch):
-            self.signals.on_epoch()
         return True
 
     def _write_checkpoint(self) -> None:
@@ -299,13 +309,10 @@ class _Run:
         self.epoch_order = self.order.get_state()
         if not self.state.diverged:
             self._evaluate()
-        self.signals.on_epoch()
+        self.signals.on_epoch(self.state.epoch)
         patience = self.trial.patience
         early = patience is not None and self.state.epoch - (self.state.best_epoch or 0) >= patience
         self.state.ended = self.state.diverged or early or self.state.epoch >= self.trial.epochs
-        if self.state.ended:
-            for _ in range(self.state.epoch, self.trial.epochs):
-                self.signals.on_epoch()
 
     @torch.no_grad()
     def _evaluate(self) -> None:

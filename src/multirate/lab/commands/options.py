@@ -86,12 +86,14 @@ class Resources:
         machine: Device and precision.
         interval: Seconds between checkpoints of a trial.
         trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
+        first: Epoch to which every trial is trained before any goes further; None trains each to its end at once.
     """
 
     workers: Workers
     machine: Machine
     interval: float
     trust_checkpoints: bool
+    first: int | None
 
     @property
     def on_gpu(self) -> bool:
@@ -104,6 +106,7 @@ class Resources:
         """Return the command-line options that ask for the same."""
         words = ["--jobs", str(self.workers.jobs)]
         words += ["--ray", self.workers.ray] if self.workers.ray is not None else []
+        words += ["--first", str(self.first)] if self.first is not None else []
         words += ["--trust-checkpoints"] if self.trust_checkpoints else []
         return words + self.machine.words()
 
@@ -123,6 +126,11 @@ _RESOURCE_OPTIONS = (
     click.option(
         "--checkpoint-every", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
         help="How much of a trial a crash may cost.",
+    ),
+    click.option(
+        "--first", type=click.IntRange(min=1), metavar="EPOCHS",
+        help="Train every trial to this epoch, show the curves so far, and only then go on with any; what the trials "
+        "are and give stays the same.",
     ),
     click.option(
         "--trust-checkpoints", is_flag=True,
@@ -159,7 +167,8 @@ def resources(options: dict[str, Any]) -> Resources:
             machine.check_name()
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--device'") from error
-    return Resources(workers, machine, options.pop("checkpoint_every"), options.pop("trust_checkpoints"))
+    names = ("checkpoint_every", "trust_checkpoints", "first")
+    return Resources(workers, machine, *(options.pop(name) for name in names))
 
 
 task_option = click.option(
