@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -200,8 +201,8 @@ def test_first_epochs_are_shown_and_a_trial_that_ends_before_them_is_finished(in
     words = ("compare", "--optimizers", "adam,exploding", "--seeds", 2, "--epochs", 3, "--out", tmp_path / "first")
     done = invoke(*words, "--first", 2)
     assert done.exit_code == 0, done.output
-    told = [line.split(" ", 1)[1] for line in done.output.splitlines() if line.startswith(("1/", "2/", "3/", "4/"))]
-    assert [line.split(":")[1].split()[0] for line in told] == ["left", "diverged", "left", "diverged", "test", "test"]
+    told = re.findall(r"^\d/\d.*: digits/ffnn \S+ seed \d: (\w+)", done.output, re.MULTILINE)
+    assert told == ["left", "diverged", "left", "diverged", "test", "test"]
     assert str(tmp_path / "first" / "unfinished.md") in done.output
     assert invoke(*words[:-1], tmp_path / "at-once").exit_code == 0
 

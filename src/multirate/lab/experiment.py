@@ -16,7 +16,8 @@ from multirate.lab.environment import revision
 from multirate.lab.machine import Machine
 from multirate.lab.models.feed_forward import FeedForward
 from multirate.lab.optimizers import OPTIMIZERS
-from multirate.lab.progress import progress_bar
+from multirate.lab.pace import Pace
+from multirate.lab.progress import TrialProgress
 from multirate.lab.results import Outcome, Trial, TrialResult, Unfinished
 from multirate.lab.resuming import remove_checkpoints
 from multirate.lab.runner import Failure, Listener, Workers, run_trials
@@ -120,32 +121,29 @@ def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
             _refuse_other_machines(experiment.machine.describe(device), finished, storage)
             storage.write_plan(plan)
 
-        return _run(waiting, experiment, storage, console, begin)
+        pace = Pace(waiting, finished, experiment.until)
+        return _run(waiting, experiment, storage, TrialProgress(console, len(waiting), pace), console, begin)
 
 
 def _run(
     trials: Sequence[Trial],
     experiment: Experiment,
     storage: Storage,
+    progress: TrialProgress,
     console: Console,
     on_device: Callable[[str], None],
 ) -> list[Failure]:
-    through = 0
-
     def on_outcome(outcome: Outcome | Unfinished) -> None:
-        nonlocal through
         if isinstance(outcome, Unfinished):
+            trial = outcome.trial
             storage.add_unfinished(outcome)
-            sentence = (
-                f"{outcome.trial}: left after epoch {outcome.epoch} of {outcome.trial.epochs}, to be gone on with"
-            )
+            sentence = f"{trial}: left after epoch {outcome.epoch} of {trial.epochs}, to be gone on with"
+            progress.tell_through(trial, None, sentence)
         else:
+            result = outcome.result
             storage.add(outcome)
-            remove_checkpoints(storage.checkpoints, outcome.result.trial)
-            sentence = _sentence(outcome.result)
-        through += 1
-        counted = f"[dim]{through}/{len(trials)}[/dim]"
-        console.print(counted, escape(sentence), highlight=False)
+            remove_checkpoints(storage.checkpoints, result.trial)
+            progress.tell_through(result.trial, result, _sentence(result))
 
     def on_note(trial: Trial, text: str) -> None:
         console.print(escape(f"{trial} {text}"), style="yellow", highlight=False, soft_wrap=True)
@@ -158,12 +156,9 @@ def _run(
         trust_checkpoints=experiment.trust_checkpoints,
         until=experiment.until,
     )
-    with progress_bar(console, "epochs", total=sum(trial.epochs for trial in trials)) as advance:
-
-        def on_epoch(trial: Trial, epoch: int) -> None:
-            advance()
-
-        return run_trials(trials, experiment.workers, circumstances, Listener(on_epoch, on_outcome, on_note, on_device))
+    listener = Listener(progress.tell_epoch, on_outcome, on_note, on_device)
+    with progress.shown():
+        return run_trials(trials, experiment.workers, circumstances, listener)
 
 
 def _sentence(result: TrialResult) -> str:
