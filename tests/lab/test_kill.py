@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -13,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from multirate.lab.checkpoint import read_checkpoint
+from multirate.lab.results import Trial
+from multirate.lab.resuming import checkpoint_path
 from multirate.lab.storage import Storage
+from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
 
 INTERVAL = 0.2
 OPTIMIZERS = "adam-cam-hd:lr=0.003+cosine,adam-hd"
@@ -154,19 +158,51 @@ def test_the_first_epochs_of_all_come_before_the_rest_of_any_and_a_kill_in_betwe
     assert not list(tmp_path.glob("unfinished*.*"))
 
 
+INTERRUPTED = Trial("digits/ffnn", "adam-cam-hd:lr=0.003+cosine", seed=0, epochs=100_000)
+STAMPED = """
+import os, sys, time
+from pathlib import Path
+from multirate.lab.results import Trial
+from multirate.lab.trial import Circumstances, Signals, run_trial
+
+folder, interval = Path(sys.argv[1]), float(sys.argv[2])
+stamps = os.open(folder / "stamps", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def stamp():
+    os.write(stamps, f"{time.monotonic()}\\n".encode())
+    return False
+
+trial = Trial("digits/ffnn", "adam-cam-hd:lr=0.003+cosine", seed=0, epochs=100_000)
+run_trial(trial, Circumstances(checkpoints=folder, interval=interval), Signals(should_stop=stamp))
+"""
+"""Trains and writes down when every step ended."""
+
+
 def test_at_most_one_interval_is_lost(tmp_path):
-    """The age of the checkpoint, when the process dies, is what is lost."""
-    process = start(tmp_path)
-    wait_for(lambda: checkpoints(tmp_path), process)
-    ages = []
-    for _ in range(20):
-        time.sleep(0.05)
-        now = time.time()
-        ages += [now - path.stat().st_mtime for path in checkpoints(tmp_path) if path.exists()]
-        if len(rows(tmp_path)) > 0:
-            break
-    os.killpg(process.pid, signal.SIGKILL)
+    """What is trained again, after a kill, took no longer than the interval between two checkpoints."""
+
+    def stamps():
+        path = tmp_path / "stamps"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [float(line) for line in lines]
+
+    def steps_kept():
+        kept = read_checkpoint(checkpoint_path(tmp_path, INTERRUPTED))
+        return 0 if kept is None else kept["state"].steps
+
+    process = subprocess.Popen([sys.executable, "-c", STAMPED, str(tmp_path), str(INTERVAL)])
+    wait_for(lambda: steps_kept() > 0, process)
+    first = steps_kept()
+    wait_for(lambda: steps_kept() > first, process)
+    time.sleep(INTERVAL / 2)
+    process.kill()
     process.communicate()
-    assert ages
-    # The machine may be slow; a checkpoint an epoch, the next coarser choice, would be far older by now.
-    assert sorted(ages)[len(ages) // 2] < 10 * INTERVAL
+    kept, lost = steps_kept(), stamps()[steps_kept() :]
+    # After each of these steps but the last, less than the interval had passed since the checkpoint.
+    assert len(lost) < 2 or lost[-2] - lost[0] < INTERVAL
+
+    taken = itertools.count(1)
+    signals = Signals(should_stop=lambda: next(taken) >= 10)
+    with pytest.raises(StoppedError):
+        run_trial(INTERRUPTED, Circumstances(checkpoints=tmp_path, interval=3600.0), signals)
+    assert steps_kept() == kept + 10, "it went on from elsewhere than the checkpoint"

@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from multirate.lab import environment
 from multirate.lab.checkpoint import read_checkpoint, write_checkpoint
 from multirate.lab.environment import versions
+from multirate.lab.opponents.reverse_mode import ReverseModeSGD
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.results import Trial, Unfinished
 from multirate.lab.resuming import checkpoint_path, remove_checkpoints, set_aside_path
@@ -40,10 +42,57 @@ def test_every_optimizer_goes_on_as_if_nothing_had_happened(name, tmp_path):
     trial = Trial("digits/ffnn", name, seed=1, epochs=2)
     whole = run_trial(trial)
     pieces, attempts = run_with_stops(trial, tmp_path, steps=25)
-    assert attempts == 4
+    # Practice is interrupted too.
+    assert attempts == (5 if name == "reverse-mode" else 4)
     assert without_times(pieces.curves) == without_times(whole.curves)
     assert pieces.result.test_loss == whole.result.test_loss
     assert pieces.result.best_epoch == whole.result.best_epoch
+
+
+def test_practice_goes_on_between_its_runs(tmp_path, monkeypatch):
+    """Practice takes many times as long as training: it must not begin again."""
+    practised = []
+    practise = ReverseModeSGD._practise
+    monkeypatch.setattr(
+        ReverseModeSGD, "_practise", lambda self, make, seed, *rest: (
+            practise(self, lambda seed: practised.append(seed) or make(seed), seed, *rest)
+        )
+    )  # fmt: skip
+    trial = Trial("digits/ffnn", "reverse-mode:meta_iterations=7", seed=1, epochs=1)
+    whole = run_trial(trial)
+    assert practised == list(range(7))
+    practised.clear()
+    random = []
+    for attempt in range(3):
+        counter = itertools.count(1)
+        signals = Signals(should_stop=lambda counter=counter: next(counter) >= 3)
+        with pytest.raises(StoppedError):
+            run_trial(trial, Circumstances(checkpoints=tmp_path), signals)
+        kept = read_checkpoint(checkpoint_path(tmp_path, trial))
+        assert kept["state"].practising
+        assert kept["optimizer"].practice[0] == 2 * (attempt + 1)
+        assert kept["state"].preparation_seconds > 0
+        random.append(kept["random"])
+    # What is drawn in training does not depend on where practice was interrupted.
+    assert torch.equal(random[0], random[1])
+    assert torch.equal(random[0], random[2])
+    seconds = kept["state"].preparation_seconds
+    pieces = run_trial(trial, Circumstances(checkpoints=tmp_path))
+    # Asked for once more where it was told to stop, and not practised there before.
+    assert practised == [0, 1, 2, 2, 3, 4, 4, 5, 6, 6]
+    assert without_times(pieces.curves) == without_times(whole.curves)
+    assert pieces.result.preparation_seconds > seconds
+
+
+def test_practice_writes_checkpoints_as_often_as_asked(tmp_path, monkeypatch):
+    runs = []
+    monkeypatch.setattr(
+        "multirate.lab.trial.write_checkpoint",
+        lambda path, content: runs.append(content["optimizer"].practice and content["optimizer"].practice[0]),
+    )
+    trial = Trial("digits/ffnn", "reverse-mode:meta_iterations=3", seed=0, epochs=1)
+    run_trial(trial, Circumstances(checkpoints=tmp_path, interval=0.0))
+    assert runs == [0, 1, 2, *[None] * 46]
 
 
 @pytest.mark.parametrize("task", ["quadratic/noisy", "rosenbrock/two", "synthetic/logistic", "digits/ffnn"])

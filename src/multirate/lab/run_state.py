@@ -28,6 +28,7 @@ class RunState:
         seconds: Time spent training.
         cpu_seconds: Processor time of this process meanwhile.
         preparation_seconds: Time that the optimizer practised before the first step, or that compiling took.
+        practising: Whether the optimizer is still at its practice before the first step.
         diverged: Whether a loss was not finite.
         ended: Whether nothing is left to do.
         measured: The last evaluation.
@@ -43,6 +44,7 @@ class RunState:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     preparation_seconds: float = 0.0
+    practising: bool = False
     diverged: bool = False
     ended: bool = False
     measured: Mapping[str, float] = field(default_factory=dict)

@@ -73,7 +73,8 @@ class Signals:
         on_epoch: Called with the number of epochs that are done: when the trial begins, where a checkpoint may hold
             some already, and after every epoch.
         on_note: Called with what should be read before the end: why a checkpoint is not gone on from.
-        should_stop: Asked after every step; True ends the trial with `StoppedError`, a checkpoint written.
+        should_stop: Asked after every step, and before every practice run of an optimizer that has some; True ends the
+            trial with `StoppedError`, a checkpoint written.
     """
 
     on_epoch: Callable[[int], None] = lambda epoch: None
@@ -124,6 +125,8 @@ class _Run:
         self.total_steps = self.problem.steps_per_epoch * trial.epochs
         self.every = max(1, self.total_steps // POINTS)
         self.optimizer = self._build_optimizer()
+        self.schedule: Any = None
+        self.random = self._random_state()
         # Examples and augmentation have streams of their own: they are the same whatever model or optimizer draw.
         self.order = torch.Generator().manual_seed(trial.seed)
         self.epoch_order = self.order.get_state()
@@ -138,7 +141,7 @@ class _Run:
     def outcome(self) -> Outcome | Unfinished:
         resumed = self._resume()
         self.signals.on_epoch(self.state.epoch)
-        if not resumed:
+        if not resumed or self.state.practising:
             self._begin()
         self._place()
         until = self.circumstances.until
@@ -159,15 +162,18 @@ class _Run:
     def _begin(self) -> None:
         prepare = getattr(self.optimizer, "prepare", None)
         if prepare is not None:
-            started = time.perf_counter()
+            self.state.practising = True
+            self.watch.start()
             with forward_context(self.circumstances.machine, "graph"):
                 prepare(self._practice_problem, self.total_steps)
-            self.state.preparation_seconds = time.perf_counter() - started
+            self._pause_practice()
+            self.state.practising = False
         self.schedule = SCHEDULES[self.trial.variant.schedule].attach(self.optimizer, self.total_steps)
         self.recorder.record(0)
         self._evaluate()
 
     def _practice_problem(self, seed: int) -> Problem:
+        self._look_around(self._pause_practice)
         with torch.random.fork_rng(_devices(self.circumstances.machine)):
             torch.manual_seed(seed)
             return TASKS[self.trial.task].problem(self.device, self.trial.fold)
@@ -184,13 +190,8 @@ class _Run:
         self.problem.model = self.problem.forward = kept["model"]
         self.optimizer = unpack_optimizer(kept["optimizer"], self._build_optimizer)
         self.stepper = Stepper(self.problem, self.optimizer, self.circumstances.machine)
-        # A schedule that is attached sets its first rate.
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.schedule = SCHEDULES[self.trial.variant.schedule].attach(self.optimizer, self.total_steps)
-        if self.schedule is not None:
-            self.schedule.load_state_dict(kept["schedule"])
-            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
+        if not kept["state"].practising:
+            self._resume_schedule(kept["schedule"])
         self.recorder = Recorder(self.problem.model, self.optimizer, kept["recorded"])
         self.state = kept["state"]
         written = kept["identity"]
@@ -202,7 +203,21 @@ class _Run:
         torch.set_rng_state(kept["random"].cpu())
         if kept["cuda_random"] is not None:
             torch.cuda.set_rng_state(kept["cuda_random"].cpu(), self.device)
+        self.random = self._random_state()
         return True
+
+    def _resume_schedule(self, kept: Any) -> None:
+        # A schedule that is attached sets its first rate.
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.schedule = SCHEDULES[self.trial.variant.schedule].attach(self.optimizer, self.total_steps)
+        if self.schedule is not None:
+            self.schedule.load_state_dict(kept)
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+
+    def _random_state(self) -> dict[str, Any]:
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {"random": torch.get_rng_state(), "cuda_random": cuda}
 
     def _write_checkpoint(self) -> None:
         if self.circumstances.checkpoints is None:
@@ -216,8 +231,8 @@ class _Run:
             "state": self.state,
             "order": self.epoch_order,
             "noise": self.noise.get_state(),
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            # What practice draws is its own: training goes on as if there had been none.
+            **(self.random if self.state.practising else self._random_state()),
         }
         write_checkpoint(checkpoint_path(self.circumstances.checkpoints, self.trial), content)
         self.written = time.monotonic()
@@ -264,7 +279,7 @@ class _Run:
                 self.state.diverged = True
                 break
             self.state.batch += 1
-            self._look_around()
+            self._look_around(self._pause)
         self._pause()
         self._end_epoch()
 
@@ -293,11 +308,14 @@ class _Run:
         self.state.seconds += seconds
         self.state.cpu_seconds += cpu_seconds
 
-    def _look_around(self) -> None:
+    def _pause_practice(self) -> None:
+        self.state.preparation_seconds += self.watch.stop()[0]
+
+    def _look_around(self, pause: Callable[[], None]) -> None:
         """Write a checkpoint when one is due, and stop when told to."""
         stop = self.signals.should_stop()
         if stop or time.monotonic() - self.written >= self.circumstances.interval:
-            self._pause()
+            pause()
             self._write_checkpoint()
             self.watch.start()
         if stop:
