@@ -1,15 +1,21 @@
 """Trials in processes."""
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+import torch
 
+from multirate.lab import runner
+from multirate.lab.machine import Machine
 from multirate.lab.results import Trial
-from multirate.lab.runner import Listener, Workers, run_trials
+from multirate.lab.runner import Listener, Workers, device_of_process, run_trials
 from multirate.lab.trial import Circumstances, run_trial
 
 
@@ -72,6 +78,46 @@ def test_processes_that_are_killed_over_and_over_are_a_failure(monkeypatch):
     failures = run_trials(trials, Workers(jobs=2), Circumstances(), Listener(kill_one, lambda outcome: None))
     assert [failure.trial for failure in failures] == trials
     assert all("was killed, 2 times" in failure.details for failure in failures)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "expected"),
+    [
+        ("auto", 0, ["auto"] * 4),
+        ("auto", 1, ["auto"] * 4),
+        ("auto", 3, ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]),
+        ("cuda", 2, ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]),
+        ("cuda:1", 2, ["cuda:1"] * 4),
+        ("cpu", 2, ["cpu"] * 4),
+    ],
+)
+def test_processes_take_turns_over_the_gpus_where_none_is_named(device, gpus, expected):
+    assert [device_of_process(device, number, gpus) for number in range(4)] == expected
+
+
+def test_a_process_runs_its_trials_on_its_own_gpu(monkeypatch):
+    sent = []
+    monkeypatch.setattr(runner, "_number", 1, raising=False)
+    monkeypatch.setattr(runner, "_stop", threading.Event(), raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(runner, "run_trial", lambda trial, circumstances, signals: sent.append(circumstances))
+    circumstances = Circumstances(machine=Machine(bf16=True), until=3)
+    runner._run_in_worker(0, Trial("digits/ffnn", "adam", 0, epochs=1), circumstances)
+    assert sent == [dataclasses.replace(circumstances, machine=Machine("cuda:1", bf16=True))]
+
+
+def test_every_process_of_a_pool_has_a_number_of_its_own():
+    context = multiprocessing.get_context("spawn")
+    arguments = (context.Queue(), context.Event(), context.Value("i"))
+    barrier = context.Manager().Barrier(2)
+    with ProcessPoolExecutor(2, mp_context=context, initializer=runner._start_worker, initargs=arguments) as pool:
+        numbers = [future.result() for future in [pool.submit(number_of_process, barrier) for _ in range(2)]]
+    assert sorted(numbers) == [0, 1]
+
+
+def number_of_process(barrier):
+    barrier.wait(60)
+    return runner._number
 
 
 def test_an_interrupt_without_processes_is_kept_and_gone_on_from(tmp_path):

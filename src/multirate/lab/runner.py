@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from queue import Empty
 from typing import TypeAlias
+
+import torch
 
 from multirate.lab.data.sources import DataError
 from multirate.lab.machine import keep_freed_memory
@@ -39,7 +42,7 @@ class Workers:
     """Who runs the trials.
 
     Attributes:
-        jobs: Number of processes at a time; 1 stays in this one.
+        jobs: Number of processes at a time, spread over the GPUs if there are several; 1 stays in this one.
         ray: Address of a Ray cluster (`local` starts one here); None does without.
     """
 
@@ -165,7 +168,10 @@ def _run_in_pool(
     stop = context.Event()
     unfinished = []
     with ProcessPoolExecutor(
-        min(jobs, len(trials)), mp_context=context, initializer=_start_worker, initargs=(letters, stop)
+        min(jobs, len(trials)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(letters, stop, context.Value("i")),
     ) as pool:
         running = {
             pool.submit(_run_in_worker, index, trial, circumstances): trial for index, trial in enumerate(trials)
@@ -213,11 +219,15 @@ def _drain(letters: Queue[Letter], trials: Sequence[Trial], listener: Listener) 
 # Set once in every worker process: queues and events travel only at a process's start.
 _letters: Queue[Letter]
 _stop: Event
+_number: int
 
 
-def _start_worker(letters: Queue[Letter], stop: Event) -> None:
-    global _letters, _stop
+def _start_worker(letters: Queue[Letter], stop: Event, started: Synchronized[int]) -> None:
+    global _letters, _stop, _number
     _letters, _stop = letters, stop
+    with started.get_lock():
+        _number = started.value
+        started.value += 1
     keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # An interrupt from the keyboard reaches the whole process group; the parent alone decides what it means.
@@ -231,7 +241,20 @@ def _run_in_worker(index: int, trial: Trial, circumstances: Circumstances) -> Ou
     def tell(told: int | str) -> None:
         _letters.put((index, told))
 
-    return run_trial(trial, circumstances, Signals(tell, tell, _stop.is_set))
+    machine = circumstances.machine
+    own = replace(machine, device=device_of_process(machine.device, _number, torch.cuda.device_count()))
+    return run_trial(trial, replace(circumstances, machine=own), Signals(tell, tell, _stop.is_set))
+
+
+def device_of_process(device: str, number: int, gpus: int) -> str:
+    """Return the device of one of several processes: they take turns over the GPUs where none is named.
+
+    Args:
+        device: As for `Machine`.
+        number: Which of the processes it is, from 0.
+        gpus: How many GPUs there are.
+    """
+    return f"cuda:{number % gpus}" if device in ("auto", "cuda") and gpus > 1 else device
 
 
 def _end_with_parent() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,17 @@ def run_trial(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(_devices(circumstances.machine)):
+        with torch.random.fork_rng(_devices(circumstances.machine)), _current(circumstances.machine):
             torch.manual_seed(trial.seed)
             return _Run(trial, circumstances, signals).outcome()
     finally:
         torch.set_num_threads(threads)
+
+
+def _current(machine: Machine) -> AbstractContextManager[Any]:
+    """Make a GPU the current one: kernels of Triton are launched there, wherever their tensors are."""
+    device = machine.torch_device()
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _devices(machine: Machine) -> list[torch.device]:

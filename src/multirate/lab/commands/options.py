@@ -112,7 +112,10 @@ class Resources:
 
 
 _RESOURCE_OPTIONS = (
-    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at a time."),
+    click.option(
+        "--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+        help="Processes at a time, spread over the GPUs.",
+    ),
     click.option(
         "--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address; `local` starts one on this machine."
     ),
