@@ -19,12 +19,12 @@ import pytest
 
 from multirate.lab import cluster
 from multirate.lab.checkpoint import read_checkpoint
+from multirate.lab.circumstances import Circumstances
 from multirate.lab.cluster import ClusterError, run_on_cluster
 from multirate.lab.machine import Machine
 from multirate.lab.results import Trial
 from multirate.lab.resuming import checkpoint_path
 from multirate.lab.runner import Listener, Workers, run_trials
-from multirate.lab.trial import Circumstances
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from multirate.lab.checkpoint import read_checkpoint
+from multirate.lab.circumstances import Circumstances, Signals, StoppedError
 from multirate.lab.results import Trial
 from multirate.lab.resuming import checkpoint_path
 from multirate.lab.storage import Storage
-from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
+from multirate.lab.trial import run_trial
 
 INTERVAL = 0.2
 OPTIMIZERS = "adam-cam-hd:lr=0.003+cosine,adam-hd"
@@ -163,7 +164,8 @@ STAMPED = """
 import os, sys, time
 from pathlib import Path
 from multirate.lab.results import Trial
-from multirate.lab.trial import Circumstances, Signals, run_trial
+from multirate.lab.circumstances import Circumstances, Signals
+from multirate.lab.trial import run_trial
 
 folder, interval = Path(sys.argv[1]), float(sys.argv[2])
 stamps = os.open(folder / "stamps", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

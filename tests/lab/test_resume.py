@@ -12,12 +12,13 @@ import torch
 
 from multirate.lab import environment
 from multirate.lab.checkpoint import read_checkpoint, write_checkpoint
+from multirate.lab.circumstances import Circumstances, Signals, StoppedError
 from multirate.lab.environment import versions
 from multirate.lab.opponents.reverse_mode import ReverseModeSGD
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.results import Trial, Unfinished
 from multirate.lab.resuming import checkpoint_path, remove_checkpoints, set_aside_path
-from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
+from multirate.lab.trial import run_trial
 
 TIMED = {"epoch_seconds"}
 

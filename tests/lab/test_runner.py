@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from multirate.lab import runner
+from multirate.lab.circumstances import Circumstances
 from multirate.lab.machine import Machine
 from multirate.lab.results import Trial
 from multirate.lab.runner import Listener, Workers, device_of_process, run_trials
-from multirate.lab.trial import Circumstances, run_trial
+from multirate.lab.trial import run_trial
 
 
 def test_an_interrupt_stops_the_processes_in_the_middle_of_their_trials():

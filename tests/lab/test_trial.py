@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from multirate.lab.circumstances import Circumstances
 from multirate.lab.data.digits import digits
 from multirate.lab.data.text import Text
 from multirate.lab.machine import Machine
@@ -20,7 +21,7 @@ from multirate.lab.problems.language import Language
 from multirate.lab.registry import Registry
 from multirate.lab.results import Trial, TrialResult
 from multirate.lab.tasks import TASKS
-from multirate.lab.trial import Circumstances, run_trial, trial_settings
+from multirate.lab.trial import run_trial, trial_settings
 
 
 def without_times(outcome):
@@ -258,7 +259,7 @@ def test_batch_norm_is_measured_again_where_averages_are_evaluated(monkeypatch):
     )
     task = dataclasses.replace(TASKS["digits/ffnn"], problem=problem)
     monkeypatch.setattr("multirate.lab.trial.TASKS", {"digits/ffnn": task})
-    monkeypatch.setattr("multirate.lab.trial.BATCH_NORM_BATCHES", 1000)
+    monkeypatch.setattr("multirate.lab.evaluation.BATCH_NORM_BATCHES", 1000)
     outcome = run_trial(Trial("digits/ffnn", "schedule-free", seed=0, epochs=1))
     assert not outcome.result.diverged
     # Before the first step: the mean of the layer's outputs over the training set, batch by batch.

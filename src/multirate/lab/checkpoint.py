@@ -63,6 +63,19 @@ def _placed(storage: Any, place: str, device: torch.device | None) -> Any:
     return storage.cuda(device.index)
 
 
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of torch's random streams on the CPU and on a GPU, by their names in a checkpoint."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"random": torch.get_rng_state(), "cuda_random": cuda}
+
+
+def restore_random_state(kept: Mapping[str, Any], device: torch.device) -> None:
+    """Put torch's random streams into a state that `random_state` gave."""
+    torch.set_rng_state(kept["random"].cpu())
+    if kept["cuda_random"] is not None:
+        torch.cuda.set_rng_state(kept["cuda_random"].cpu(), device)
+
+
 def pack_optimizer(optimizer: Any) -> Any:
     """Return an optimizer as something that a pickle keeps whole.
 

@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from multirate.lab.circumstances import Circumstances, Signals
 from multirate.lab.machine import Machine, keep_freed_memory
 from multirate.lab.results import Outcome, Trial, Unfinished
 from multirate.lab.runner import Failure, Listener
-from multirate.lab.trial import Circumstances, Signals, run_trial
+from multirate.lab.trial import run_trial
 
 LOCAL = "local"
 LOCAL_CPUS = os.cpu_count()

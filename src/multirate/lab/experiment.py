@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
+from multirate.lab.circumstances import Circumstances
 from multirate.lab.environment import revision
 from multirate.lab.machine import Machine
 from multirate.lab.models.feed_forward import FeedForward
@@ -23,7 +24,7 @@ from multirate.lab.resuming import remove_checkpoints
 from multirate.lab.runner import Failure, Listener, Workers, run_trials
 from multirate.lab.storage import Storage, StorageError
 from multirate.lab.tasks import TASKS
-from multirate.lab.trial import Circumstances, trial_settings
+from multirate.lab.trial import trial_settings
 from multirate.lab.variants import Settings
 
 

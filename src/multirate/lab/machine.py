@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +50,18 @@ class Machine:
         """
         if self.device != "auto" and _parsed(self.device).type not in ("cpu", "cuda"):
             raise ValueError(f"device {self.device!r} is none to train on: choose auto, cpu or cuda")
+
+    @contextmanager
+    def fork_random(self, seed: int) -> Iterator[None]:
+        """Seed torch's random streams while the block runs, on the device that is the current one then.
+
+        Kernels of Triton are launched on the current GPU, wherever their tensors are.
+        """
+        device = self.torch_device()
+        gpus = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(gpus), torch.cuda.device(device) if gpus else nullcontext():
+            torch.manual_seed(seed)
+            yield
 
     def words(self) -> list[str]:
         """Return the command-line options that ask for the same."""

@@ -22,10 +22,11 @@ from typing import TypeAlias
 
 import torch
 
+from multirate.lab.circumstances import Circumstances, Signals, StoppedError
 from multirate.lab.data.sources import DataError
 from multirate.lab.machine import keep_freed_memory
 from multirate.lab.results import Outcome, Trial, Unfinished
-from multirate.lab.trial import Circumstances, Signals, StoppedError, run_trial
+from multirate.lab.trial import run_trial
 
 POLL_SECONDS = 0.1
 

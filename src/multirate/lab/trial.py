@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import update_bn
 
-from multirate.lab.checkpoint import pack_optimizer, unpack_optimizer, write_checkpoint
-from multirate.lab.environment import code, hardware, revision, versions
-from multirate.lab.machine import Machine
+from multirate.lab.checkpoint import (
+    pack_optimizer,
+    random_state,
+    restore_random_state,
+    unpack_optimizer,
+    write_checkpoint,
+)
+from multirate.lab.circumstances import Circumstances, Signals, StoppedError
+from multirate.lab.environment import code, hardware, versions
+from multirate.lab.evaluation import evaluate, set_mode
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.problems.base import Batch, Problem
 from multirate.lab.recording import Recorder
@@ -30,57 +32,8 @@ from multirate.lab.variants import Setting
 POINTS = 200
 """About how many points a curve over steps has."""
 
-
 NOISE_OFFSET = 2**31
 """Between the seeds of the two streams of a trial; generators take 32 bits."""
-
-BATCH_NORM_BATCHES = 50
-"""Training batches over which batch norm is measured again before averaged weights are evaluated."""
-
-
-class StoppedError(Exception):
-    """The trial was told to stop before its end."""
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    """How a trial is run; nothing here may change its result, `machine` apart.
-
-    Attributes:
-        command: The command that asked for it, for the record.
-        revision: Git revision of the code, when known, for the record.
-        machine: Device and precision.
-        checkpoints: Folder for checkpoints; None keeps none.
-        interval: Seconds between checkpoints.
-        trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
-        until: Epoch after which a trial that is not through by then is left, its checkpoint written; None goes on to
-            the end.
-    """
-
-    command: str = ""
-    revision: str | None = field(default_factory=revision)
-    machine: Machine = field(default_factory=Machine)
-    checkpoints: Path | None = None
-    interval: float = 60.0
-    trust_checkpoints: bool = False
-    until: int | None = None
-
-
-@dataclass(frozen=True)
-class Signals:
-    """How a trial and whoever runs it hear of each other.
-
-    Attributes:
-        on_epoch: Called with the number of epochs that are done: when the trial begins, where a checkpoint may hold
-            some already, and after every epoch.
-        on_note: Called with what should be read before the end: why a checkpoint is not gone on from.
-        should_stop: Asked after every step, and before every practice run of an optimizer that has some; True ends the
-            trial with `StoppedError`, a checkpoint written.
-    """
-
-    on_epoch: Callable[[int], None] = lambda epoch: None
-    on_note: Callable[[str], None] = lambda text: None
-    should_stop: Callable[[], bool] = lambda: False
 
 
 def trial_settings(trial: Trial) -> dict[str, Setting]:
@@ -103,22 +56,10 @@ def run_trial(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(_devices(circumstances.machine)), _current(circumstances.machine):
-            torch.manual_seed(trial.seed)
+        with circumstances.machine.fork_random(trial.seed):
             return _Run(trial, circumstances, signals).outcome()
     finally:
         torch.set_num_threads(threads)
-
-
-def _current(machine: Machine) -> AbstractContextManager[Any]:
-    """Make a GPU the current one: kernels of Triton are launched there, wherever their tensors are."""
-    device = machine.torch_device()
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def _devices(machine: Machine) -> list[torch.device]:
-    device = machine.torch_device()
-    return [device] if device.type == "cuda" else []
 
 
 class _Run:
@@ -133,7 +74,7 @@ class _Run:
         self.every = max(1, self.total_steps // POINTS)
         self.optimizer = self._build_optimizer()
         self.schedule: Any = None
-        self.random = self._random_state()
+        self.random = random_state(self.device)
         # Examples and augmentation have streams of their own: they are the same whatever model or optimizer draw.
         self.order = torch.Generator().manual_seed(trial.seed)
         self.epoch_order = self.order.get_state()
@@ -181,8 +122,7 @@ class _Run:
 
     def _practice_problem(self, seed: int) -> Problem:
         self._look_around(self._pause_practice)
-        with torch.random.fork_rng(_devices(self.circumstances.machine)):
-            torch.manual_seed(seed)
+        with self.circumstances.machine.fork_random(seed):
             return TASKS[self.trial.task].problem(self.device, self.trial.fold)
 
     def _resume(self) -> bool:
@@ -207,10 +147,8 @@ class _Run:
         self.order.set_state(kept["order"].cpu())
         self.epoch_order = self.order.get_state()
         self.noise.set_state(kept["noise"].cpu())
-        torch.set_rng_state(kept["random"].cpu())
-        if kept["cuda_random"] is not None:
-            torch.cuda.set_rng_state(kept["cuda_random"].cpu(), self.device)
-        self.random = self._random_state()
+        restore_random_state(kept, self.device)
+        self.random = random_state(self.device)
         return True
 
     def _resume_schedule(self, kept: Any) -> None:
@@ -221,10 +159,6 @@ class _Run:
             self.schedule.load_state_dict(kept)
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
-
-    def _random_state(self) -> dict[str, Any]:
-        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        return {"random": torch.get_rng_state(), "cuda_random": cuda}
 
     def _write_checkpoint(self) -> None:
         if self.circumstances.checkpoints is None:
@@ -239,7 +173,7 @@ class _Run:
             "order": self.epoch_order,
             "noise": self.noise.get_state(),
             # What practice draws is its own: training goes on as if there had been none.
-            **(self.random if self.state.practising else self._random_state()),
+            **(self.random if self.state.practising else random_state(self.device)),
         }
         write_checkpoint(checkpoint_path(self.circumstances.checkpoints, self.trial), content)
         self.written = time.monotonic()
@@ -273,7 +207,7 @@ class _Run:
 
     def _epoch(self) -> None:
         self.epoch_order = self.order.get_state()
-        self._set_mode(training=True)
+        set_mode(self.problem, self.optimizer, training=True)
         self.watch.start()
         for batch in self.problem.batches(self.order, self.noise, first=self.state.batch):
             finite = self._step(batch)
@@ -339,29 +273,9 @@ class _Run:
         early = patience is not None and self.state.epoch - (self.state.best_epoch or 0) >= patience
         self.state.ended = self.state.diverged or early or self.state.epoch >= self.trial.epochs
 
-    @torch.no_grad()
     def _evaluate(self) -> None:
-        self._set_mode(training=False)
-        if callable(getattr(self.optimizer, "eval", None)):
-            self._measure_batch_norm()
-        with forward_context(self.circumstances.machine):
-            measured = self.problem.evaluate()
+        measured = evaluate(self.problem, self.optimizer, self.circumstances.machine, self.trial.seed)
         self.state.note_evaluation(measured)
-
-    def _measure_batch_norm(self) -> None:
-        """Measure batch norm's statistics at averaged weights: the running ones belong to those trained at."""
-        examples = torch.Generator().manual_seed(self.trial.seed)
-        noise = torch.Generator().manual_seed(self.trial.seed)
-        batches = itertools.islice(self.problem.batches(examples, noise), BATCH_NORM_BATCHES)
-        # Without batch norm it returns at once.
-        update_bn((batch[0] for batch in batches if batch), self.problem.model)
-
-    def _set_mode(self, *, training: bool) -> None:
-        self.problem.model.train(training)
-        # Optimizers that average iterates swap them with the parameters through modes of their own.
-        switch = getattr(self.optimizer, "train" if training else "eval", None)
-        if switch is not None:
-            switch()
 
     def _result(self) -> TrialResult:
         state = self.state
