@@ -16,7 +16,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How a trial is run; nothing here may change its result, `machine` apart.
+    """How a trial is run; nothing here may change its result, `machine` and `trust_checkpoints` apart.
 
     Attributes:
         command: The command that asked for it, for the record.

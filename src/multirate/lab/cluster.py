@@ -28,7 +28,7 @@ POLL_SECONDS = 0.1
 REACH_SECONDS = 5.0
 """How long a cluster may take to answer."""
 GRACE_SECONDS = 5.0
-"""How long interrupted trials may take to write their checkpoints."""
+"""How long interrupted trials may take to write their checkpoints, and the post to give its last letters."""
 RESTARTS = 3
 """How often a trial is begun again whose process was killed or whose node was lost."""
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -175,9 +175,9 @@ class _Post:
         self._ray, self._post, self._trials, self._listener = ray, post, trials, listener
         self._asked = post.take.remote()
 
-    def hear(self) -> None:
-        """Pass on what the workers have told since the last time; wait for nothing."""
-        ready, _ = self._ray.wait([self._asked], timeout=0)
+    def hear(self, seconds: float = 0.0) -> None:
+        """Pass on what the workers have told since the last time; wait so long for the post's answer."""
+        ready, _ = self._ray.wait([self._asked], timeout=seconds)
         if not ready:
             return
         try:
@@ -212,6 +212,8 @@ def _follow(
                 failures.append(Failure(trials[index], answer))
             else:
                 listener.on_outcome(answer)
+    for _ in ("what was asked for already", "what came after that"):
+        post.hear(GRACE_SECONDS)
     return failures
 
 

@@ -196,6 +196,8 @@ def _run_in_pool(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
         _drain(letters, trials, listener)
+    # What a process told last may have been on its way.
+    _drain(letters, trials, listener)
     return [trial for trial in trials if trial in unfinished]
 
 
@@ -230,7 +232,7 @@ def _start_worker(letters: Queue[Letter], stop: Event, started: Synchronized[int
         _number = started.value
         started.value += 1
     keep_freed_memory()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     # An interrupt from the keyboard reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -258,9 +260,12 @@ def device_of_process(device: str, number: int, gpus: int) -> str:
     return f"cuda:{number % gpus}" if device in ("auto", "cuda") and gpus > 1 else device
 
 
-def _end_with_parent() -> None:
-    # A parent that was killed cannot say so, and two runs must not share a checkpoint. Whatever this process is in the
-    # middle of, its files are whole.
+def end_with_parent() -> None:
+    """End this process as soon as its parent has ended, however that came.
+
+    A parent that was killed cannot say so, and two runs must not share a checkpoint. Whatever this process is in the
+    middle of, its files are whole.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])

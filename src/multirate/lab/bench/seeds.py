@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import random
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +29,7 @@ from torch import Tensor
 from multirate.lab.bench.learners import Batched, Learner, Successive, is_elementwise
 from multirate.lab.machine import keep_freed_memory
 from multirate.lab.markdown import markdown_table, write_measurement
+from multirate.lab.runner import end_with_parent
 
 ROUNDS = 5
 WARM_UP_STEPS = 10
@@ -212,6 +214,7 @@ _barrier: Barrier
 def _start_process(barrier: Barrier) -> None:
     global _barrier
     _barrier = barrier
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()
 

@@ -152,6 +152,9 @@ class ReverseModeSGD(Opponent):
         ICML 2015 (arXiv 1502.03492), section 3.1.
     """
 
+    practice: tuple[int, torch.optim.Adam] | None = None
+    """How many practice runs are done, and the optimizer of the logarithms with them, while there are more to come."""
+
     def __init__(
         self,
         params: ParamsT,
@@ -181,8 +184,6 @@ class ReverseModeSGD(Opponent):
             raise ValueError("params: they have no names; give model.named_parameters()")
         self.momentum, self.meta_iterations, self.meta_lr = momentum, meta_iterations, meta_lr
         self.segments, self.horizon, self.objective, self.seed = segments, horizon, objective, seed
-        # How many practice runs are done, and the optimizer of the logarithms with them, while there are more to come.
-        self.practice: tuple[int, torch.optim.Adam] | None = None
         for _, _, parameter in self._named():
             self.state[parameter] = {
                 "momentum_buffer": torch.zeros_like(parameter),
