@@ -95,9 +95,9 @@ def make_report(storage: Storage) -> Report:
         for task, own in start_rates_charts(yardstick, curves).items():
             charts[task] += own
     overall += unfinished_charts(left)
-    for stale in storage.folder.glob(f"{UNFINISHED}*.*"):
-        stale.unlink()
     try:
+        for stale in storage.folder.glob(f"{UNFINISHED}*.*"):
+            stale.unlink()
         pictures = [_write_picture(storage, chart, "all tasks", chart.key) for chart in overall]
         pictures += [
             _write_picture(storage, chart, task, f"{task.replace('/', '-')}-{chart.key}")
