@@ -30,7 +30,7 @@ from multirate.lab.tasks import TASKS
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    default=os.cpu_count(),
+    default=os.cpu_count() or 1,
     show_default="one a core",
     help="Processes.",
 )
