@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from multirate.lab import environment
-from multirate.lab.checkpoint import read_checkpoint, write_checkpoint
+from multirate.lab.checkpoint import _placed, read_checkpoint, write_checkpoint
 from multirate.lab.circumstances import Circumstances, Signals, StoppedError
 from multirate.lab.environment import versions
 from multirate.lab.opponents.reverse_mode import ReverseModeSGD
@@ -266,6 +266,31 @@ def test_a_damaged_checkpoint_starts_the_trial_again(tmp_path, damage):
     outcome = run_trial(trial, Circumstances(checkpoints=tmp_path), Signals(on_note=notes.append))
     assert notes == ["starts again: its checkpoint is damaged, or of a version that is no longer there"]
     assert without_times(outcome.curves) == without_times(run_trial(trial).curves)
+
+
+@pytest.mark.parametrize(
+    ("place", "device", "moved"),
+    [
+        ("cuda:0", "cuda:1", 1),
+        ("cuda:1", "cuda:0", 0),
+        ("cpu", "cuda:1", None),
+        ("cuda:0", "cpu", None),
+        ("cpu", "cpu", None),
+    ],
+)
+def test_tensors_of_a_gpu_go_to_the_one_that_the_trial_has_now(place, device, moved):
+    """Which of several GPUs a process has may be another after every start."""
+
+    class Stored:
+        gpu = None
+
+        def cuda(self, index):
+            self.gpu = index
+            return self
+
+    stored = Stored()
+    assert _placed(stored, place, torch.device(device)) is stored
+    assert stored.gpu == moved
 
 
 def test_checkpoints_are_written_as_often_as_asked(tmp_path, monkeypatch):
