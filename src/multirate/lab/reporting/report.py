@@ -94,18 +94,19 @@ def make_report(storage: Storage) -> Report:
         overall = [*yardstick_charts(yardstick), *overall]
         for task, own in start_rates_charts(yardstick, curves).items():
             charts[task] += own
-    overall += unfinished_charts(left)
+    under_way = list(unfinished_charts(left))
     try:
         for stale in storage.folder.glob(f"{UNFINISHED}*.*"):
             stale.unlink()
         pictures = [_write_picture(storage, chart, "all tasks", chart.key) for chart in overall]
+        pictures += [_write_picture(storage, chart, "no results", chart.key) for chart in under_way]
         pictures += [
             _write_picture(storage, chart, task, f"{task.replace('/', '-')}-{chart.key}")
             for task in charts
             for chart in charts[task]
         ]
         page = storage.folder / "report.html"
-        write_whole(page, render_page(results, summaries, paper, charts, overall))
+        write_whole(page, render_page(results, summaries, paper, charts, [*overall, *under_way]))
         texts = [storage.folder / "tables.md"]
         write_whole(texts[0], render_tables(results, summaries, paper))
         if left:
