@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,7 @@ def test_a_comparison_leaves_rows_curves_pictures_a_page_and_a_table(invoke, tmp
 
     assert done.exit_code == 0, done.output
     found = rows(out)
+    compilers = ["numba"] if importlib.util.find_spec("numba") else []
     assert [(row["optimizer"], row["seed"]) for row in found] == [
         (name, seed) for seed in (0, 1) for name in ("adam", "adam-cam-hd", "multirate")
     ]
@@ -57,7 +60,7 @@ def test_a_comparison_leaves_rows_curves_pictures_a_page_and_a_table(invoke, tmp
         assert 0.5 < row["test_accuracy"] <= 1
         assert row["seconds"] > 0
         assert row["command"].startswith("multirate compare --task digits/ffnn --optimizers adam,adam-cam-hd,")
-        assert row["versions"].keys() == {"python", "torch", "multirate"}
+        assert row["versions"].keys() == {"python", "torch", "multirate", "numpy", "scipy", *compilers}
         assert "core" in row["hardware"]
         assert "revision" in row
     assert found[0]["settings"] == {"lr": 1e-3, "fused": True}
@@ -192,6 +195,29 @@ def test_trials_of_other_lengths_or_settings_do_not_mix(invoke, tmp_path, monkey
     assert other.exit_code == 1
     assert "no longer its defaults" in other.output
     assert len(rows(tmp_path)) == 1
+
+
+def test_first_epochs_are_shown_and_a_trial_that_ends_before_them_is_finished(invoke, tmp_path, exploding, monkeypatch):
+    words = ("compare", "--optimizers", "adam,exploding", "--seeds", 2, "--epochs", 3, "--out", tmp_path / "first")
+    done = invoke(*words, "--first", 2)
+    assert done.exit_code == 0, done.output
+    told = re.findall(r"^\d/\d.*: digits/ffnn \S+ seed \d: (\w+)", done.output, re.MULTILINE)
+    assert told == ["left", "diverged", "left", "diverged", "test", "test"]
+    assert str(tmp_path / "first" / "unfinished.md") in done.output
+    assert invoke(*words[:-1], tmp_path / "at-once").exit_code == 0
+
+    def numbers(name):
+        return {(row["optimizer"], row["seed"]): (row["test_loss"], row["steps"]) for row in rows(tmp_path / name)}
+
+    assert numbers("first") == numbers("at-once")
+    assert "--first 2" in rows(tmp_path / "first")[-1]["command"]
+
+
+def test_as_many_first_epochs_as_there_are_change_nothing(invoke, tmp_path):
+    done = invoke("compare", "--optimizers", "adam", "--seeds", 1, "--first", 2, "--out", tmp_path, *SHORT)
+    assert done.exit_code == 0, done.output
+    assert "left after" not in done.output
+    assert "kept from" not in done.output
 
 
 def test_a_folder_in_use_is_refused(invoke, tmp_path):

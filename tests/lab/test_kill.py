@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -13,14 +14,19 @@ from pathlib import Path
 import pytest
 
 from multirate.lab.checkpoint import read_checkpoint
+from multirate.lab.circumstances import Circumstances, Signals, StoppedError
+from multirate.lab.results import Trial
+from multirate.lab.resuming import checkpoint_path
+from multirate.lab.storage import Storage
+from multirate.lab.trial import run_trial
 
 INTERVAL = 0.2
 OPTIMIZERS = "adam-cam-hd:lr=0.003+cosine,adam-hd"
 
 
-def start(out):
+def start(out, *more):
     words = ["compare", "--task", "digits/ffnn", "--optimizers", OPTIMIZERS, "--seeds", 1, "--epochs", 60]
-    words += ["--jobs", 2, "--checkpoint-every", INTERVAL, "--out", out]
+    words += ["--jobs", 2, "--checkpoint-every", INTERVAL, "--out", out, *more]
     return subprocess.Popen(
         [sys.executable, "-m", "multirate.lab", *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -121,19 +127,84 @@ def test_killed_again_and_again_it_gives_what_it_would_have_given(tmp_path, undi
     assert not checkpoints(tmp_path)
 
 
-def test_at_most_one_interval_is_lost(tmp_path):
-    """The age of the checkpoint, when the process dies, is what is lost."""
-    process = start(tmp_path)
-    wait_for(lambda: checkpoints(tmp_path), process)
-    ages = []
-    for _ in range(20):
-        time.sleep(0.05)
-        now = time.time()
-        ages += [now - path.stat().st_mtime for path in checkpoints(tmp_path) if path.exists()]
-        if len(rows(tmp_path)) > 0:
-            break
+def test_the_first_epochs_of_all_come_before_the_rest_of_any_and_a_kill_in_between_costs_nothing(
+    tmp_path, undisturbed, invoke
+):
+    process = start(tmp_path, "--first", 20)
+    wait_for(lambda: len(list((tmp_path / "unfinished").glob("*.json"))) == 2, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert ages
-    # The machine may be slow; a checkpoint an epoch, the next coarser choice, would be far older by now.
-    assert sorted(ages)[len(ages) // 2] < 10 * INTERVAL
+    assert not rows(tmp_path), "a trial was finished before the others had their first epochs"
+    for path in checkpoints(tmp_path):
+        assert read_checkpoint(path)["state"].epoch >= 20
+
+    # What is there is told, and is no result.
+    done = invoke("report", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "unfinished.md").read_text().count("20 of 60") == 2
+    assert "Unfinished: digits/ffnn" in (tmp_path / "report.html").read_text()
+    assert "adam" not in (tmp_path / "tables.md").read_text()
+    left = Storage(tmp_path).unfinished()
+    assert {(each.epoch, len(each.curves["epoch"]), len(each.curves["test_loss"])) for each in left} == {(20, 21, 21)}
+
+    output = finish(start(tmp_path, "--first", 20))
+    assert output.count("left after epoch") == 2
+    assert output.rindex("left after epoch") < output.index("test loss")
+    finished, expected = rows(tmp_path), rows(undisturbed)
+    assert finished.keys() == expected.keys()
+    for optimizer, row in finished.items():
+        assert row["test_loss"] == expected[optimizer]["test_loss"]
+        assert curves(tmp_path, optimizer) == curves(undisturbed, optimizer)
+    assert not Storage(tmp_path).unfinished()
+    assert not list(tmp_path.glob("unfinished*.*"))
+
+
+INTERRUPTED = Trial("digits/ffnn", "adam-cam-hd:lr=0.003+cosine", seed=0, epochs=100_000)
+STAMPED = """
+import os, sys, time
+from pathlib import Path
+from multirate.lab.results import Trial
+from multirate.lab.circumstances import Circumstances, Signals
+from multirate.lab.trial import run_trial
+
+folder, interval = Path(sys.argv[1]), float(sys.argv[2])
+stamps = os.open(folder / "stamps", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def stamp():
+    os.write(stamps, f"{time.monotonic()}\\n".encode())
+    return False
+
+trial = Trial("digits/ffnn", "adam-cam-hd:lr=0.003+cosine", seed=0, epochs=100_000)
+run_trial(trial, Circumstances(checkpoints=folder, interval=interval), Signals(should_stop=stamp))
+"""
+"""Trains and writes down when every step ended."""
+
+
+def test_at_most_one_interval_is_lost(tmp_path):
+    """What is trained again, after a kill, took no longer than the interval between two checkpoints."""
+
+    def stamps():
+        path = tmp_path / "stamps"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [float(line) for line in lines]
+
+    def steps_kept():
+        kept = read_checkpoint(checkpoint_path(tmp_path, INTERRUPTED))
+        return 0 if kept is None else kept["state"].steps
+
+    process = subprocess.Popen([sys.executable, "-c", STAMPED, str(tmp_path), str(INTERVAL)])
+    wait_for(lambda: steps_kept() > 0, process)
+    first = steps_kept()
+    wait_for(lambda: steps_kept() > first, process)
+    time.sleep(INTERVAL / 2)
+    process.kill()
+    process.communicate()
+    kept, lost = steps_kept(), stamps()[steps_kept() :]
+    # After each of these steps but the last, less than the interval had passed since the checkpoint.
+    assert len(lost) < 2 or lost[-2] - lost[0] < INTERVAL
+
+    taken = itertools.count(1)
+    signals = Signals(should_stop=lambda: next(taken) >= 10)
+    with pytest.raises(StoppedError):
+        run_trial(INTERRUPTED, Circumstances(checkpoints=tmp_path, interval=3600.0), signals)
+    assert steps_kept() == kept + 10, "it went on from elsewhere than the checkpoint"

@@ -48,9 +48,8 @@ def test_a_line_cut_off_within_a_character_is_passed_over_too(tmp_path, outcome)
 def test_what_a_killed_process_left_behind_is_tidied_up(tmp_path, outcome, monkeypatch):
     storage = Storage(tmp_path)
     storage.add(outcome(0))
-    kept, finished = storage.checkpoints / "waiting.pt", storage.checkpoints / "finished.pt"
-    for path in (kept, finished):
-        write_whole(path, "checkpoint")
+    kept = storage.checkpoints / "waiting.pt"
+    write_whole(kept, "checkpoint")
 
     def die(*_):
         raise SystemExit
@@ -61,8 +60,8 @@ def test_what_a_killed_process_left_behind_is_tidied_up(tmp_path, outcome, monke
     with pytest.raises(SystemExit):
         write_whole(kept, "newer")
     monkeypatch.undo()
-    assert len(list(storage.checkpoints.iterdir())) == 3
-    storage.tidy([finished, storage.checkpoints / "never-written.pt"])
+    assert len(list(storage.checkpoints.iterdir())) == 2
+    storage.tidy()
     assert list(storage.checkpoints.iterdir()) == [kept]
     assert kept.read_text() == "checkpoint"
     assert storage.results() == [outcome(0).result]

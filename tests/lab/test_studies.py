@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
+from multirate.lab.commands import running
 from multirate.lab.experiment import check_settings
 from multirate.lab.machine import Machine
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.results import Trial
 from multirate.lab.schedules import SCHEDULES
+from multirate.lab.storage import Storage
 from multirate.lab.studies import tuned
 from multirate.lab.studies.base import Request
 from multirate.lab.studies.published import PUBLISHED
@@ -117,6 +120,54 @@ def test_table_3_trains_as_long_as_the_folds_took(make_result):
     }
     assert all(trial.fold is None and trial.patience is None for trial in final)
     assert len(final) == 6 * 5
+
+
+@pytest.mark.parametrize("seeds", [None, 1, 2, 8])
+def test_the_seeds_of_table_3_are_those_of_its_last_stage_and_all_folds_choose_the_epochs(seeds, make_result):
+    """Fewer or more folds would choose other epochs, and seeds could not be added to a folder."""
+    folds, whole = STUDIES["table3"].stages
+    request = Request(seeds=seeds, tasks=("mnist/lenet",))
+    first = folds.trials(request, ())
+    assert first == folds.trials(Request(tasks=("mnist/lenet",)), ())
+    assert {trial.fold for trial in first} == set(range(5))
+    earlier = [
+        make_result(trial.optimizer, trial.seed, 0.5, task=trial.task, fold=trial.fold, best_epoch=2 * trial.fold + 1)
+        for trial in first
+    ]
+    final = whole.trials(request, earlier)
+    assert {trial.epochs for trial in final} == {5}
+    assert {trial.seed for trial in final} == set(range(seeds or 5))
+
+
+def test_the_committed_table_3_is_complete_and_seeds_can_be_added():
+    folder = Path(__file__).parents[2] / "results" / "table3"
+    tasks = ("mnist/lenet", "cifar10/lenet")
+    folds, whole = STUDIES["table3"].stages
+    cross_validated, kept = (
+        [result for result in Storage(each).results() if result.task in tasks] for each in (folder / "folds", folder)
+    )
+    assert {result.trial for result in cross_validated} == set(folds.trials(Request(seeds=8, tasks=tasks), ()))
+    wanted = set(whole.trials(Request(seeds=8, tasks=tasks), cross_validated))
+    assert {result.trial for result in kept} <= wanted
+    assert len(wanted) == 2 * 6 * 8
+    for result in (*cross_validated, *kept):
+        assert json.loads(json.dumps(trial_settings(result.trial))) == result.settings
+
+
+def test_table_4_trains_forty_epochs_of_everything_before_anything_else(invoke, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(running, "run_experiment", lambda experiment, console: seen.append(experiment) or [])
+    monkeypatch.setattr(running, "check_data", lambda trials: None)
+    words = ("reproduce", "table4", "--seeds", 2, "--out", tmp_path)
+    for more, expected in (((), [40, None]), (("--first", 5), [5, None]), (("--epochs", 40), [None])):
+        seen.clear()
+        done = invoke(*words, *more)
+        assert done.exit_code == 0, done.output
+        assert [experiment.until for experiment in seen] == expected
+        # The schedules see the whole run either way.
+        assert {trial.epochs for experiment in seen for trial in experiment.trials} == {
+            40 if "--epochs" in more else 200
+        }
 
 
 def test_figure_2_goes_from_all_global_to_all_layers():

@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+import json
+import time
 
 import pytest
 import torch
 
+from multirate.lab.circumstances import Circumstances
 from multirate.lab.data.digits import digits
 from multirate.lab.data.text import Text
 from multirate.lab.machine import Machine
@@ -16,9 +19,9 @@ from multirate.lab.problems.analytic import Quadratic
 from multirate.lab.problems.classification import Classification
 from multirate.lab.problems.language import Language
 from multirate.lab.registry import Registry
-from multirate.lab.results import Trial
+from multirate.lab.results import Trial, TrialResult
 from multirate.lab.tasks import TASKS
-from multirate.lab.trial import Circumstances, run_trial, trial_settings
+from multirate.lab.trial import run_trial, trial_settings
 
 
 def without_times(outcome):
@@ -144,6 +147,25 @@ def test_a_schedule_reaches_its_end_with_the_run(schedule, last):
     assert rates[-1] == pytest.approx(0.01 * last, abs=1e-5)
 
 
+def test_processor_time_shows_that_other_work_held_the_machine(monkeypatch):
+    """Waiting stands for a processor that is given to others."""
+    trial = Trial("digits/ffnn", "adam", seed=0, epochs=1)
+    step = Classification.loss
+
+    def wait(problem, batch):
+        time.sleep(0.02)
+        return step(problem, batch)
+
+    monkeypatch.setattr(Classification, "loss", wait)
+    contended = run_trial(trial).result
+    assert contended.seconds > 45 * 0.02
+    assert 0 < contended.cpu_seconds < contended.seconds - 0.9 * 45 * 0.02
+    assert TrialResult.from_json(contended.to_json()) == contended
+    row = json.loads(contended.to_json())
+    del row["cpu_seconds"]
+    assert TrialResult.from_json(json.dumps(row)).cpu_seconds is None
+
+
 def test_losses_tell_how_an_optimizer_wants_them(monkeypatch):
     """What each kind of optimizer is given: the loss, a way to measure it again, gradients with a graph."""
     given = {}
@@ -237,7 +259,7 @@ def test_batch_norm_is_measured_again_where_averages_are_evaluated(monkeypatch):
     )
     task = dataclasses.replace(TASKS["digits/ffnn"], problem=problem)
     monkeypatch.setattr("multirate.lab.trial.TASKS", {"digits/ffnn": task})
-    monkeypatch.setattr("multirate.lab.trial.BATCH_NORM_BATCHES", 1000)
+    monkeypatch.setattr("multirate.lab.evaluation.BATCH_NORM_BATCHES", 1000)
     outcome = run_trial(Trial("digits/ffnn", "schedule-free", seed=0, epochs=1))
     assert not outcome.result.diverged
     # Before the first step: the mean of the layer's outputs over the training set, batch by batch.

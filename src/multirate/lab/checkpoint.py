@@ -31,10 +31,15 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, hashlib.sha256(payload).digest() + payload)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Return a checkpoint, or None when there is none that can be read, tensors on the devices that they were on.
+def read_checkpoint(path: Path, device: torch.device | None = None) -> dict[str, Any] | None:
+    """Return a checkpoint, or None when there is none that can be read.
 
     A checkpoint is a pickle: it is read only from an experiment's own folder, where this program wrote it.
+
+    Args:
+        path: The file.
+        device: Where tensors go that were on a GPU, of whatever number; None is the CPU. Those that were on the CPU
+            stay there.
     """
     try:
         data = path.read_bytes()
@@ -44,10 +49,31 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     if hashlib.sha256(payload).digest() != digest:
         return None
     try:
-        content: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=False)
+        content: dict[str, Any] = torch.load(
+            io.BytesIO(payload), lambda storage, place: _placed(storage, place, device), weights_only=False
+        )
     except Exception:  # whatever a pickle of another version of the code raises: the trial starts again
         return None
     return content
+
+
+def _placed(storage: Any, place: str, device: torch.device | None) -> Any:
+    if not place.startswith("cuda") or device is None or device.type != "cuda":
+        return storage
+    return storage.cuda(device.index)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of torch's random streams on the CPU and on a GPU, by their names in a checkpoint."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"random": torch.get_rng_state(), "cuda_random": cuda}
+
+
+def restore_random_state(kept: Mapping[str, Any], device: torch.device) -> None:
+    """Put torch's random streams into a state that `random_state` gave."""
+    torch.set_rng_state(kept["random"].cpu())
+    if kept["cuda_random"] is not None:
+        torch.cuda.set_rng_state(kept["cuda_random"].cpu(), device)
 
 
 def pack_optimizer(optimizer: Any) -> Any:

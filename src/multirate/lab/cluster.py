@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import platform
@@ -17,12 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from multirate.lab.circumstances import Circumstances, Signals
 from multirate.lab.machine import Machine, keep_freed_memory
-from multirate.lab.results import Outcome, Trial
+from multirate.lab.results import Outcome, Trial, Unfinished
 from multirate.lab.runner import Failure, Listener
-from multirate.lab.trial import Circumstances, Signals, run_trial
+from multirate.lab.trial import run_trial
 
 LOCAL = "local"
 LOCAL_CPUS = os.cpu_count()
@@ -30,7 +28,7 @@ POLL_SECONDS = 0.1
 REACH_SECONDS = 5.0
 """How long a cluster may take to answer."""
 GRACE_SECONDS = 5.0
-"""How long interrupted trials may take to write their checkpoints."""
+"""How long interrupted trials may take to write their checkpoints, and the post to give its last letters."""
 RESTARTS = 3
 """How often a trial is begun again whose process was killed or whose node was lost."""
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -48,11 +46,13 @@ def run_on_cluster(
 ) -> list[Failure]:
     """Run trials as tasks of Ray and hand every outcome to the listener as soon as it is there.
 
-    A trial takes one CPU, and one GPU where the machine is to be CUDA. When its process is killed, or its node is
-    lost, Ray begins it again, and it goes on from its checkpoint. So the folder `circumstances.checkpoints` must lie on
-    a file system that all nodes share, under the same path; on a node without it the folder is made, and a trial that
-    moves there starts again from its first step, with the same result. MULTIRATE_DATA and MULTIRATE_CACHE are passed
-    on: their folders must be there on every node too, as must this package, in the caller's versions of Python and Ray.
+    A trial takes one CPU, and one GPU where the machine is to be CUDA: asked for by name, or `auto` where the cluster
+    has any GPU. This process's own machine does not matter: it may be a head node without a GPU. When a trial's process
+    is killed, or its node is lost, Ray begins it again, and it goes on from its checkpoint. So the folder
+    `circumstances.checkpoints` must lie on a file system that all nodes share, under the same path; on a node without
+    it the folder is made, and a trial that moves there starts again from its first step, with the same result.
+    MULTIRATE_DATA and MULTIRATE_CACHE are passed on: their folders must be there on every node too, as must this
+    package, in the caller's versions of Python and Ray.
 
     Args:
         trials: What to run, in the order of starting.
@@ -69,16 +69,18 @@ def run_on_cluster(
     """
     if not trials:
         return []
-    wants_gpu = _wants_gpu(circumstances.machine)
     with _connection(address) as ray:
-        if wants_gpu and ray.cluster_resources().get("GPU", 0) < 1:
+        gpus = ray.cluster_resources().get("GPU", 0)
+        wants_gpu = _wants_gpu(circumstances.machine, gpus)
+        if wants_gpu and gpus < 1:
             raise ClusterError(f"the Ray cluster {address!r} has no GPU: add a node with one, or choose the device cpu")
+        sent = _for_workers(circumstances, wants_gpu)
+        listener.on_device(sent.machine.device)
         post = ray.remote(num_cpus=0, max_restarts=-1)(_post_class()).remote()
         work = ray.remote(num_cpus=1, num_gpus=int(wants_gpu), max_retries=RESTARTS)(_work)
-        sent = _for_workers(circumstances, wants_gpu)
         running = {work.remote(index, trial, sent, post): index for index, trial in enumerate(trials)}
         try:
-            return _follow(ray, running, _Progress(ray, post, trials, listener))
+            return _follow(ray, running, trials, _Post(ray, post, trials, listener), listener)
         except BaseException:
             _cancel(ray, list(running))
             raise
@@ -145,8 +147,9 @@ def _variables() -> dict[str, str]:
     }
 
 
-def _wants_gpu(machine: Machine) -> bool:
-    return machine.device.startswith("cuda") or (machine.device == "auto" and torch.cuda.is_available())
+def _wants_gpu(machine: Machine, gpus: float) -> bool:
+    """Return whether trials get a GPU each, on a cluster that has so many."""
+    return machine.device.startswith("cuda") or (machine.device == "auto" and gpus >= 1)
 
 
 def _for_workers(circumstances: Circumstances, wants_gpu: bool) -> Circumstances:
@@ -165,56 +168,52 @@ def _for_workers(circumstances: Circumstances, wants_gpu: bool) -> Circumstances
 # -- the caller's side
 
 
-class _Progress:
-    """Tells the listener of epochs and outcomes, each epoch once however often a trial is begun again."""
+class _Post:
+    """The letters of the workers, passed on to the listener."""
 
     def __init__(self, ray: Any, post: Any, trials: Sequence[Trial], listener: Listener) -> None:
-        self._ray, self._post, self._listener = ray, post, listener
-        self.trials = trials
-        self._told = [0] * len(trials)
+        self._ray, self._post, self._trials, self._listener = ray, post, trials, listener
         self._asked = post.take.remote()
 
-    def hear(self) -> None:
-        """Pass on what the workers have told since the last time; wait for nothing."""
-        ready, _ = self._ray.wait([self._asked], timeout=0)
+    def hear(self, seconds: float = 0.0) -> None:
+        """Pass on what the workers have told since the last time; wait so long for the post's answer."""
+        ready, _ = self._ray.wait([self._asked], timeout=seconds)
         if not ready:
             return
         try:
-            letters: list[tuple[int, int, str]] = self._ray.get(self._asked)
+            letters: list[tuple[int, int | str, str]] = self._ray.get(self._asked)
         except self._ray.exceptions.RayError:
-            letters = []  # Ray begins the post again; the outcomes make up for lost letters
+            letters = []  # Ray begins the post again; what is lost is how far trials are, for a while
         self._asked = self._post.take.remote()
-        for index, epoch, worker in letters:
-            logger.debug("%s: epoch %d, %s", self.trials[index], epoch, worker)
-            self._tell(index, epoch)
-
-    def finish(self, index: int, outcome: Outcome) -> None:
-        """Pass on an outcome, after all epochs of its trial."""
-        self._tell(index, self.trials[index].epochs)
-        self._listener.on_outcome(outcome)
-
-    def _tell(self, index: int, epoch: int) -> None:
-        while self._told[index] < epoch:
-            self._told[index] += 1
-            self._listener.on_epoch()
+        for index, told, worker in letters:
+            trial = self._trials[index]
+            if isinstance(told, str):
+                self._listener.on_note(trial, told)
+            else:
+                logger.debug("%s: epoch %d, %s", trial, told, worker)
+                self._listener.on_epoch(trial, told)
 
 
-def _follow(ray: Any, running: Mapping[Any, int], progress: _Progress) -> list[Failure]:
+def _follow(
+    ray: Any, running: Mapping[Any, int], trials: Sequence[Trial], post: _Post, listener: Listener
+) -> list[Failure]:
     waiting, failures = dict(running), []
     while waiting:
         done, _ = ray.wait(list(waiting), timeout=POLL_SECONDS)
-        progress.hear()
+        post.hear()
         for reference in done:
             index = waiting.pop(reference)
             try:
                 answer, worker = ray.get(reference)
             except ray.exceptions.RayError as error:
                 answer, worker = f"Ray lost its process {RESTARTS + 1} times; perhaps memory ran out: {error}", "nobody"
-            logger.debug("%s: ended, %s", progress.trials[index], worker)
-            if isinstance(answer, Outcome):
-                progress.finish(index, answer)
+            logger.debug("%s: ended, %s", trials[index], worker)
+            if isinstance(answer, str):
+                failures.append(Failure(trials[index], answer))
             else:
-                failures.append(Failure(progress.trials[index], answer))
+                listener.on_outcome(answer)
+    for _ in ("what was asked for already", "what came after that"):
+        post.hear(GRACE_SECONDS)
     return failures
 
 
@@ -250,19 +249,19 @@ def _post_class() -> type:
     return Post
 
 
-def _work(index: int, trial: Trial, circumstances: Circumstances, post: Any) -> tuple[Outcome | str, str]:
-    """Run a trial; return its outcome or, in words, why there is none, and who ran it."""
+def _work(index: int, trial: Trial, circumstances: Circumstances, post: Any) -> tuple[Outcome | Unfinished | str, str]:
+    """Run a trial; return what came of it or, in words, why there is none, and who ran it."""
     keep_freed_memory()
     stop = threading.Event()
     # Ray cancels a task by an interrupt: the trial shall end between two steps, with a checkpoint.
     before = signal.signal(signal.SIGINT, lambda number, frame: stop.set())
-    epochs, worker = itertools.count(1), f"process {os.getpid()} on {platform.node()}"
+    worker = f"process {os.getpid()} on {platform.node()}"
 
-    def on_epoch() -> None:
-        post.tell.remote(index, next(epochs), worker)
+    def tell(told: int | str) -> None:
+        post.tell.remote(index, told, worker)
 
     try:
-        return run_trial(trial, circumstances, Signals(on_epoch, stop.is_set)), worker
+        return run_trial(trial, circumstances, Signals(tell, tell, stop.is_set)), worker
     except Exception:
         return traceback.format_exc(), worker
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -11,14 +12,23 @@ from pathlib import Path
 
 import torch
 
+APART = ("bench", "commands", "judging", "reporting")
+"""Folders of the lab that no trial runs through: they ask for trials or look at what came of them."""
+
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+    """Return the versions that a result depends on; packages that are not there are left out.
+
+    Numba compiles kernels for the CPU where it is installed: with it, or another version, sums are added in another
+    order and steps take other times.
+    """
+    found = {name: _version(name) for name in ("numpy", "scipy", "numba")}
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "multirate": _own_version(),
+        "multirate": _version("multirate") or "not installed",
+        **{name: version for name, version in found.items() if version is not None},
     }
 
 
@@ -38,6 +48,22 @@ def revision() -> str | None:
 
 
 @functools.cache
+def code() -> str:
+    """Return a digest of the code that a trial runs through, whether it is committed or not.
+
+    Unlike the revision it stays the same when documents or results are committed, and differs between two states that
+    are both changed since a commit.
+    """
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        place = path.relative_to(package)
+        if path.suffix in (".py", ".pt") and not (place.parts[0] == "lab" and place.parts[1] in APART):
+            digest.update(f"{place.as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
 def hardware(device: torch.device | None = None) -> str:
     """Return the processor, its cores and the GPU if one is used, in words.
 
@@ -51,11 +77,11 @@ def hardware(device: torch.device | None = None) -> str:
     return text
 
 
-def _own_version() -> str:
+def _version(package: str) -> str | None:
     try:
-        return importlib.metadata.version("multirate")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,19 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
+from multirate.lab.circumstances import Circumstances
 from multirate.lab.environment import revision
 from multirate.lab.machine import Machine
 from multirate.lab.models.feed_forward import FeedForward
 from multirate.lab.optimizers import OPTIMIZERS
-from multirate.lab.progress import progress_bar
-from multirate.lab.results import Outcome, Trial, TrialResult
+from multirate.lab.pace import Pace
+from multirate.lab.progress import TrialProgress
+from multirate.lab.results import Outcome, Trial, TrialResult, Unfinished
+from multirate.lab.resuming import remove_checkpoints
 from multirate.lab.runner import Failure, Listener, Workers, run_trials
 from multirate.lab.storage import Storage, StorageError
 from multirate.lab.tasks import TASKS
-from multirate.lab.trial import Circumstances, checkpoint_path, trial_settings
+from multirate.lab.trial import trial_settings
 from multirate.lab.variants import Settings
 
 
@@ -37,6 +40,8 @@ class Experiment:
         workers: Who runs the trials.
         machine: Device and precision.
         interval: Seconds between the checkpoints of a trial.
+        trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
+        until: Epoch after which every trial is left for now; None trains them to their ends.
     """
 
     trials: Sequence[Trial]
@@ -46,6 +51,8 @@ class Experiment:
     workers: Workers = field(default_factory=Workers)
     machine: Machine = field(default_factory=Machine)
     interval: float = 60.0
+    trust_checkpoints: bool = False
+    until: int | None = None
 
     @property
     def optimizers(self) -> list[str]:
@@ -98,36 +105,61 @@ def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
     with storage.locked():
         finished = storage.results()
         _refuse_other_protocols(experiment, finished, storage)
-        storage.tidy(checkpoint_path(storage.checkpoints, result.trial) for result in finished)
+        for result in finished:
+            remove_checkpoints(storage.checkpoints, result.trial)
+        storage.tidy()
         done = {result.trial for result in finished}
         waiting = [trial for trial in experiment.trials if trial not in done]
         if len(waiting) < len(experiment.trials):
             wanted = set(experiment.trials)
             _say_kept(console, storage, [result for result in finished if result.trial in wanted])
         plan = {"command": experiment.command, "optimizers": experiment.optimizers, "study": experiment.study}
-        storage.write_plan(plan)
-        return _run(waiting, experiment, storage, console)
+        if not waiting:
+            storage.write_plan(plan)
+            return []
+
+        def begin(device: str) -> None:
+            _refuse_other_machines(experiment.machine.describe(device), finished, storage)
+            storage.write_plan(plan)
+
+        pace = Pace(waiting, finished, experiment.until)
+        return _run(waiting, experiment, storage, TrialProgress(console, len(waiting), pace), console, begin)
 
 
-def _run(trials: Sequence[Trial], experiment: Experiment, storage: Storage, console: Console) -> list[Failure]:
-    finished = 0
+def _run(
+    trials: Sequence[Trial],
+    experiment: Experiment,
+    storage: Storage,
+    progress: TrialProgress,
+    console: Console,
+    on_device: Callable[[str], None],
+) -> list[Failure]:
+    def on_outcome(outcome: Outcome | Unfinished) -> None:
+        if isinstance(outcome, Unfinished):
+            trial = outcome.trial
+            storage.add_unfinished(outcome)
+            sentence = f"{trial}: left after epoch {outcome.epoch} of {trial.epochs}, to be gone on with"
+            progress.tell_through(trial, None, sentence)
+        else:
+            result = outcome.result
+            storage.add(outcome)
+            remove_checkpoints(storage.checkpoints, result.trial)
+            progress.tell_through(result.trial, result, _sentence(result))
 
-    def on_outcome(outcome: Outcome) -> None:
-        nonlocal finished
-        storage.add(outcome)
-        checkpoint_path(storage.checkpoints, outcome.result.trial).unlink(missing_ok=True)
-        finished += 1
-        counted = f"[dim]{finished}/{len(trials)}[/dim]"
-        console.print(counted, escape(_sentence(outcome.result)), highlight=False)
+    def on_note(trial: Trial, text: str) -> None:
+        console.print(escape(f"{trial} {text}"), style="yellow", highlight=False, soft_wrap=True)
 
     circumstances = Circumstances(
         experiment.command,
         machine=experiment.machine,
         checkpoints=storage.checkpoints,
         interval=experiment.interval,
+        trust_checkpoints=experiment.trust_checkpoints,
+        until=experiment.until,
     )
-    with progress_bar(console, "epochs", total=sum(trial.epochs for trial in trials)) as on_epoch:
-        return run_trials(trials, experiment.workers, circumstances, Listener(on_epoch, on_outcome))
+    listener = Listener(progress.tell_epoch, on_outcome, on_note, on_device)
+    with progress.shown():
+        return run_trials(trials, experiment.workers, circumstances, listener)
 
 
 def _sentence(result: TrialResult) -> str:
@@ -138,8 +170,8 @@ def _sentence(result: TrialResult) -> str:
 
 
 def _refuse_other_protocols(experiment: Experiment, finished: Sequence[TrialResult], storage: Storage) -> None:
-    """Keep trials of different lengths, settings or machines out of one table."""
-    trials, machine = experiment.trials, experiment.machine.describe()
+    """Keep trials of different lengths or settings out of one table."""
+    trials = experiment.trials
     epochs = {(trial.task, trial.optimizer): trial.epochs for trial in trials}
     # Where all of a task train equally long, so must those that are there already.
     lengths: dict[str, set[int]] = {}
@@ -155,15 +187,20 @@ def _refuse_other_protocols(experiment: Experiment, finished: Sequence[TrialResu
                 f"{storage.folder} holds {result.trial} over {result.epochs} epochs, not {wanted}: "
                 f"choose another --out, or --epochs {result.epochs}"
             )
-        if result.machine and _kind(result.machine) != _kind(machine):
-            raise StorageError(
-                f"{storage.folder} holds {result.trial} made with {_words(result.machine)}, not {_words(machine)}: "
-                "choose another --out, or the same --device, --bf16, --channels-last and --compile"
-            )
         if _plain(result.settings) != settings.get(cell, _plain(result.settings)):
             raise StorageError(
                 f"{storage.folder} holds {result.trial} with settings that are no longer its defaults: "
                 "choose another --out"
+            )
+
+
+def _refuse_other_machines(machine: Mapping[str, Any], finished: Sequence[TrialResult], storage: Storage) -> None:
+    """Keep trials of different kinds of device or precision out of one table."""
+    for result in finished:
+        if result.machine and _kind(result.machine) != _kind(machine):
+            raise StorageError(
+                f"{storage.folder} holds {result.trial} made with {_words(result.machine)}, not {_words(machine)}: "
+                "choose another --out, or the same --device, --bf16, --channels-last and --compile"
             )
 
 

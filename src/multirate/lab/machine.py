@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +37,31 @@ class Machine:
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            device = torch.device(name)
-        except RuntimeError:
-            device = torch.device("meta")
+        device = _parsed(name)
         if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()):
             return device
         raise ValueError(f"device {self.device!r} is not available here: choose auto or cpu")
+
+    def check_name(self) -> None:
+        """Refuse what is a device to train on nowhere, whatever this machine has.
+
+        Raises:
+            ValueError: If the device is neither `auto` nor the name of a CPU or a GPU.
+        """
+        if self.device != "auto" and _parsed(self.device).type not in ("cpu", "cuda"):
+            raise ValueError(f"device {self.device!r} is none to train on: choose auto, cpu or cuda")
+
+    @contextmanager
+    def fork_random(self, seed: int) -> Iterator[None]:
+        """Seed torch's random streams while the block runs, on the device that is the current one then.
+
+        Kernels of Triton are launched on the current GPU, wherever their tensors are.
+        """
+        device = self.torch_device()
+        gpus = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(gpus), torch.cuda.device(device) if gpus else nullcontext():
+            torch.manual_seed(seed)
+            yield
 
     def words(self) -> list[str]:
         """Return the command-line options that ask for the same."""
@@ -49,14 +69,25 @@ class Machine:
         flags = {"--bf16": self.bf16, "--channels-last": self.channels_last, "--compile": self.compile}
         return words + [flag for flag, wanted in flags.items() if wanted]
 
-    def describe(self) -> dict[str, Any]:
-        """Return what a row of results says of it."""
+    def describe(self, device: str | None = None) -> dict[str, Any]:
+        """Return what a row of results says of it.
+
+        Args:
+            device: The device, where another machine's worker has it; None for the one here.
+        """
         return {
-            "device": str(self.torch_device()),
+            "device": str(self.torch_device()) if device is None else device,
             "bf16": self.bf16,
             "channels_last": self.channels_last,
             "compile": self.compile,
         }
+
+
+def _parsed(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        return torch.device("meta")
 
 
 def keep_freed_memory() -> None:

@@ -65,8 +65,10 @@ class TrialResult:
         seconds: Time spent in training steps; evaluation, recording and checkpoints are left out.
         settings: Keyword arguments that the optimizer was built with.
         command: The command that made the row.
-        versions: Of Python, torch, this package and the one that the optimizer comes from.
-        revision: Git revision of the code, when known.
+        versions: Of Python, torch, this package, NumPy, SciPy, Numba where it is there, and the package that the
+            optimizer comes from. Rows of earlier versions of this package lack NumPy, SciPy and Numba.
+        revision: Git revision of the code, when known; like versions, both with `then` between them where a trial was
+            told to go on under another.
         hardware: Processor, cores and accelerator.
         fold: The fifth of the training set that was held out.
         patience: Epochs without a lower loss that end the run.
@@ -74,6 +76,9 @@ class TrialResult:
         preparation_seconds: Time that the optimizer practised before the first step, and of the first step of a
             compiled model.
         machine: Device and precision.
+        cpu_seconds: Processor time of the training steps. On a CPU a trial has one thread: where this is far below
+            `seconds`, other work held the processor, and the time is worth no comparison. None in rows of earlier
+            versions of this package.
     """
 
     task: str
@@ -95,6 +100,7 @@ class TrialResult:
     best_epoch: int | None = None
     preparation_seconds: float = 0.0
     machine: Mapping[str, Any] = field(default_factory=dict)
+    cpu_seconds: float | None = None
 
     @property
     def trial(self) -> Trial:
@@ -127,6 +133,21 @@ class TrialResult:
 
 def _is_required(entry: dataclasses.Field[Any]) -> bool:
     return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A trial that was left in its middle, to be gone on with from its checkpoint: no result.
+
+    Attributes:
+        trial: The trial.
+        epoch: How many of its epochs are done.
+        curves: Its curves so far, as those of an `Outcome`.
+    """
+
+    trial: Trial
+    epoch: int
+    curves: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

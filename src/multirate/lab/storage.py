@@ -6,15 +6,16 @@ appended after the trial's curves are safe.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multirate.lab.results import Outcome, Trial, TrialResult
+from multirate.lab.results import Outcome, Trial, TrialResult, Unfinished
 
 try:
     import fcntl
@@ -60,6 +61,7 @@ class Storage:
         self.folder = folder
         self.rows_path = folder / self.ROWS
         self.checkpoints = folder / "checkpoints"
+        self._unfinished = folder / "unfinished"
         self._plan_path = folder / "experiment.json"
 
     @contextmanager
@@ -102,13 +104,9 @@ class Storage:
                 ) from error
         return results
 
-    def tidy(self, finished: Iterable[Path]) -> None:
-        """Remove what a killed process left behind; only while the folder is locked.
-
-        Args:
-            finished: Checkpoints of trials whose result is kept.
-        """
-        for path in (*finished, *self.folder.rglob(f"{_TEMPORARY}*")):
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written; only while the folder is locked."""
+        for path in self.folder.rglob(f"{_TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
     def add(self, outcome: Outcome) -> None:
@@ -121,8 +119,40 @@ class Storage:
             curves = json.dumps(outcome.curves, allow_nan=False)
             write_whole(self._curves_path(outcome.result.trial), curves)
             self._append(outcome.result.to_json() + "\n")
+            self._unfinished_path(outcome.result.trial).unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def add_unfinished(self, left: Unfinished) -> None:
+        """Keep the curves so far of a trial that is to be gone on with, until its outcome takes their place.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        try:
+            write_whole(self._unfinished_path(left.trial), json.dumps(dataclasses.asdict(left), allow_nan=False))
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def unfinished(self) -> list[Unfinished]:
+        """Return the trials that were left in their middle and have no result yet.
+
+        Raises:
+            StorageError: If one cannot be read.
+        """
+        finished = {result.trial for result in self.results()}
+        found = []
+        for path in sorted(self._unfinished.glob("*.json")):
+            try:
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                left = Unfinished(Trial(**kept["trial"]), kept["epoch"], kept["curves"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise StorageError(
+                    f"cannot read {path}: {error!r}. Remove it; its trial is not lost by that."
+                ) from error
+            # A process may have been killed between a row and the removal of what it replaces.
+            found += [left] if left.trial not in finished else []
+        return found
 
     def curves(self, trial: Trial) -> dict[str, Any]:
         """Return the curves of a finished trial.
@@ -151,6 +181,9 @@ class Storage:
 
     def _curves_path(self, trial: Trial) -> Path:
         return self.folder / "trials" / f"{trial.stem}.json"
+
+    def _unfinished_path(self, trial: Trial) -> Path:
+        return self._unfinished / f"{trial.stem}.json"
 
     def _complete_lines(self) -> list[str]:
         try:

@@ -85,36 +85,60 @@ class Resources:
         workers: Who runs the trials.
         machine: Device and precision.
         interval: Seconds between checkpoints of a trial.
+        trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
+        first: Epoch to which every trial is trained before any goes further; None trains each to its end at once.
     """
 
     workers: Workers
     machine: Machine
     interval: float
+    trust_checkpoints: bool
+    first: int | None
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the trials run on a GPU."""
+        """Whether the trials are known to run on a GPU; what `auto` is on a cluster, only the cluster knows."""
+        if self.workers.ray is not None:
+            return self.machine.device.startswith("cuda")
         return self.machine.torch_device().type == "cuda"
 
     def words(self) -> list[str]:
         """Return the command-line options that ask for the same."""
         words = ["--jobs", str(self.workers.jobs)]
         words += ["--ray", self.workers.ray] if self.workers.ray is not None else []
+        words += ["--first", str(self.first)] if self.first is not None else []
+        words += ["--trust-checkpoints"] if self.trust_checkpoints else []
         return words + self.machine.words()
 
 
 _RESOURCE_OPTIONS = (
-    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at a time."),
+    click.option(
+        "--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+        help="Processes at a time, spread over the GPUs.",
+    ),
     click.option(
         "--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address; `local` starts one on this machine."
     ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option(
+        "--device", default="auto", show_default=True,
+        help="auto (a GPU where there is one, here or on the cluster), cpu, cuda, cuda:1, ...",
+    ),
     click.option("--bf16", is_flag=True, help="Run models under bfloat16 autocast."),
     click.option("--channels-last", is_flag=True, help="Keep images and convolutions channels-last."),
     click.option("--compile", "compile_", is_flag=True, help="Compile models with torch.compile."),
     click.option(
         "--checkpoint-every", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
         help="How much of a trial a crash may cost.",
+    ),
+    click.option(
+        "--first", type=click.IntRange(min=1), metavar="EPOCHS",
+        help="Train every trial to this epoch, show the curves so far, and only then go on with any; what the trials "
+        "are and give stays the same.",
+    ),
+    click.option(
+        "--trust-checkpoints", is_flag=True,
+        help="Go on from checkpoints that other code or other versions of packages wrote; without it such a trial "
+        "starts again.",
     ),
     click.option(
         "--data-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="MULTIRATE_DATA",
@@ -138,12 +162,16 @@ def resources(options: dict[str, Any]) -> Resources:
         # Worker processes inherit the environment.
         os.environ["MULTIRATE_DATA"] = str(data_dir.resolve())
     machine = Machine(options.pop("device"), options.pop("bf16"), options.pop("channels_last"), options.pop("compile_"))
+    workers = Workers(options.pop("jobs"), options.pop("ray"))
     try:
-        machine.torch_device()
+        if workers.ray is None:
+            machine.torch_device()
+        else:  # the nodes of a cluster have devices of their own
+            machine.check_name()
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--device'") from error
-    workers = Workers(options.pop("jobs"), options.pop("ray"))
-    return Resources(workers, machine, options.pop("checkpoint_every"))
+    names = ("checkpoint_every", "trust_checkpoints", "first")
+    return Resources(workers, machine, *(options.pop(name) for name in names))
 
 
 task_option = click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def reproduce(
     request = Request(seeds, epochs, data, tasks or None)
     earlier: Sequence[TrialResult] = ()
     stages = STUDIES[study].stages
+    how = how if how.first is not None else dataclasses.replace(how, first=STUDIES[study].first)
     for stage in stages:
         folder = out / stage.folder
         try:

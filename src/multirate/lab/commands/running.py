@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -55,11 +56,23 @@ def _run(
         raise click.UsageError(str(error)) from error
     except DataError as error:
         raise click.ClickException(str(error)) from error
-    experiment = Experiment(trials, command, out, study, resources.workers, resources.machine, resources.interval)
+    experiment = Experiment(
+        trials,
+        command,
+        out,
+        study,
+        workers=resources.workers,
+        machine=resources.machine,
+        interval=resources.interval,
+        trust_checkpoints=resources.trust_checkpoints,
+    )
+    first = resources.first
     try:
+        if first is not None and any(trial.epochs > first for trial in trials):
+            run_experiment(replace(experiment, until=first), console)
+            _show(out, show)
         failures = run_experiment(experiment, console)
-        if not failures or Storage(out).results():
-            show(out)
+        _show(out, show)
     except (StorageError, ClusterError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -68,6 +81,12 @@ def _run(
     if failures:
         names = ", ".join(str(failure.trial) for failure in failures)
         raise click.ClickException(f"{len(failures)} failed: {names}\n\n{failures[0].details}")
+
+
+def _show(out: Path, show: Callable[[Path], None]) -> None:
+    storage = Storage(out)
+    if storage.results() or storage.unfinished():
+        show(out)
 
 
 def show_report(folder: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
+from multirate.lab.bench.seeds import ROUNDS, measure_seeds, write
 from multirate.lab.commands.options import NamesOption, command_text, require_installed
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.progress import progress_bar
-from multirate.lab.seeds import ROUNDS, measure_seeds, write
 from multirate.lab.tables import open_console
 from multirate.lab.tasks import TASKS
 
@@ -27,21 +28,30 @@ from multirate.lab.tasks import TASKS
 @click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Steps of each seed.")
 @click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="Rounds that count.")
 @click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=os.cpu_count() or 1,
+    show_default="one a core",
+    help="Processes.",
+)
+@click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("results/seeds"),
     show_default=True, help="Folder for seeds.json and seeds.md.",
 )  # fmt: skip
-def seeds(tasks: list[str], optimizers: list[str], seeds: int, steps: int, rounds: int, out: Path) -> None:
-    """Time one seed, several one after another, and several batched in one process."""
+def seeds(tasks: list[str], optimizers: list[str], seeds: int, steps: int, rounds: int, jobs: int, out: Path) -> None:
+    """Time one seed, and several one after another, batched in one process, and in several processes."""
     require_installed(optimizers)
     console = open_console()
     command = command_text(
         "seeds", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers), "--seeds", str(seeds),
-        "--steps", str(steps), "--rounds", str(rounds), "--out", out,
+        "--steps", str(steps), "--rounds", str(rounds), "--jobs", str(jobs), "--out", out,
     )  # fmt: skip
     pairs = [(task, optimizer) for task in tasks for optimizer in optimizers]
     try:
         with progress_bar(console, "rounds", rounds * len(pairs)) as on_round:
-            timings = [measure_seeds(*pair, seeds, steps, rounds=rounds, on_round=on_round) for pair in pairs]
+            timings = [
+                measure_seeds(*pair, seeds, steps, rounds=rounds, jobs=jobs, on_round=on_round) for pair in pairs
+            ]
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     try:

@@ -28,6 +28,8 @@ class Opponent(torch.optim.Optimizer, ABC):
     A method that practises before training has, besides, ``prepare(make_problem: Callable[[int], Problem],
     steps: int) -> None``, which the loop calls once: ``make_problem(seed)`` returns a fresh problem of the same task,
     with the same training data and new initial weights, and ``steps`` is how many steps the real training will have.
+    The loop may write a checkpoint whenever it is asked for a problem, or raise: called again, on this object or on one
+    that came out of the checkpoint, `prepare` goes on with the problem that it asked for last.
     This class has none, as its presence is what is asked for.
 
     All that a method remembers lies in `state`, in `param_groups`, or in attributes that can be pickled, so that an

@@ -152,6 +152,9 @@ class ReverseModeSGD(Opponent):
         ICML 2015 (arXiv 1502.03492), section 3.1.
     """
 
+    practice: tuple[int, torch.optim.Adam] | None = None
+    """How many practice runs are done, and the optimizer of the logarithms with them, while there are more to come."""
+
     def __init__(
         self,
         params: ParamsT,
@@ -189,7 +192,7 @@ class ReverseModeSGD(Opponent):
 
     def __getstate__(self) -> dict[str, Any]:
         # torch leaves out attributes of a subclass when an optimizer is copied or pickled.
-        names = ("momentum", "meta_iterations", "meta_lr", "segments", "horizon", "objective", "seed")
+        names = ("momentum", "meta_iterations", "meta_lr", "segments", "horizon", "objective", "seed", "practice")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
 
     def _named(self) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
@@ -201,26 +204,32 @@ class ReverseModeSGD(Opponent):
         return min(step * self.segments // max(steps, 1), self.segments - 1)
 
     def prepare(self, make_problem: Callable[[int], Problem], steps: int) -> None:
-        """Learn the schedule in practice runs.
+        """Learn the schedule in practice runs; called again after a run that raised, go on with that run.
 
         Args:
-            make_problem: Returns a fresh problem of the task, with initial weights decided by a seed.
+            make_problem: Returns a fresh problem of the task, with initial weights decided by a seed; called at the
+                beginning of every practice run.
             steps: How many steps the real run will have.
 
         Raises:
             ValueError: If a practice problem lacks one of the parameters.
         """
         horizon = min(steps, self.horizon or 100)
-        table = torch.stack([self.state[parameter]["log_factors"].double().cpu() for _, _, parameter in self._named()])
-        adam = torch.optim.Adam([table], lr=self.meta_lr)
+        if self.practice is None:
+            factors = [self.state[parameter]["log_factors"].double().cpu() for _, _, parameter in self._named()]
+            self.practice = 0, torch.optim.Adam([torch.stack(factors)], lr=self.meta_lr)
+        done, adam = self.practice
+        table = adam.param_groups[0]["params"][0]
         device = next(self._named())[2].device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for iteration in range(self.meta_iterations):
+            for iteration in range(done, self.meta_iterations):
                 try:
                     table.grad = self._practise(make_problem, self.seed + iteration, horizon, table)
                     adam.step()
                 except OverflowError:
                     table -= math.log(2.0)
+                self.practice = iteration + 1, adam
+        self.practice = None
         for row, (group, _, parameter) in zip(table, self._named(), strict=True):
             self.state[parameter]["log_factors"].copy_(row)
             group["total_steps"] = steps

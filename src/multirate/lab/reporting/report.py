@@ -15,6 +15,8 @@ from multirate.lab.reporting.paper import PaperRow, compare_with_paper
 from multirate.lab.reporting.pictures import draw_png
 from multirate.lab.reporting.result_charts import profile_chart, robustness_chart
 from multirate.lab.reporting.summaries import Curves, Summary, summarise
+from multirate.lab.reporting.unfinished import KEY as UNFINISHED
+from multirate.lab.reporting.unfinished import render_unfinished, unfinished_charts
 from multirate.lab.reporting.yardstick_charts import start_rates_charts, yardstick_charts
 from multirate.lab.reporting.yardstick_tables import render_yardstick
 from multirate.lab.results import Trial, TrialResult
@@ -71,8 +73,8 @@ def make_report(storage: Storage) -> Report:
     Raises:
         StorageError: If there is nothing to report, or something cannot be read or written.
     """
-    results = storage.results()
-    if not results:
+    results, left = storage.results(), storage.unfinished()
+    if not results and not left:
         raise StorageError(f"{storage.rows_path} holds no finished trial: run `multirate compare` first")
     plan = storage.plan()
     curves = _curves(storage, results)
@@ -92,20 +94,27 @@ def make_report(storage: Storage) -> Report:
         overall = [*yardstick_charts(yardstick), *overall]
         for task, own in start_rates_charts(yardstick, curves).items():
             charts[task] += own
+    under_way = list(unfinished_charts(left))
     try:
+        for stale in storage.folder.glob(f"{UNFINISHED}*.*"):
+            stale.unlink()
         pictures = [_write_picture(storage, chart, "all tasks", chart.key) for chart in overall]
+        pictures += [_write_picture(storage, chart, "no results", chart.key) for chart in under_way]
         pictures += [
             _write_picture(storage, chart, task, f"{task.replace('/', '-')}-{chart.key}")
             for task in charts
             for chart in charts[task]
         ]
         page = storage.folder / "report.html"
-        write_whole(page, render_page(results, summaries, paper, charts, overall))
+        write_whole(page, render_page(results, summaries, paper, charts, [*overall, *under_way]))
         texts = [storage.folder / "tables.md"]
         write_whole(texts[0], render_tables(results, summaries, paper))
+        if left:
+            texts.append(storage.folder / f"{UNFINISHED}.md")
+            write_whole(texts[-1], render_unfinished(left))
         if yardstick is not None:
             texts.append(storage.folder / "yardstick.md")
-            write_whole(texts[1], render_yardstick(yardstick, results))
+            write_whole(texts[-1], render_yardstick(yardstick, results))
     except OSError as error:
         raise StorageError(f"cannot write to {storage.folder}: {error.strerror}") from error
     return Report(summaries, paper, page, texts, pictures, yardstick)

@@ -66,12 +66,14 @@ class Study:
         description: One line.
         citation: Where the protocol comes from.
         stages: What to run, one after the other; the last one's results are the study's.
+        first: Epoch to which all trials are trained before any goes further; None trains each to its end at once.
     """
 
     name: str
     description: str
     citation: str
     stages: Sequence[Stage]
+    first: int | None = None
 
 
 def grid(tasks: Sequence[str], optimizers: Sequence[str], seeds: int, epochs: int | None) -> list[Trial]:

@@ -25,10 +25,14 @@ def _tasks(request: Request) -> list[str]:
 
 
 def _folds(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:
-    """Five-fold cross-validation with early stopping: how long each optimizer should train on each data set."""
+    """Five-fold cross-validation with early stopping: how long each optimizer should train on each data set.
+
+    All five folds whatever the number of seeds: another number would choose other epochs, and results over those could
+    not be added to.
+    """
     return [
         Trial(task, optimizer, fold, request.epochs or MOST_EPOCHS, fold, PATIENCE)
-        for fold in range(min(FOLDS, request.seeds or FOLDS))
+        for fold in range(FOLDS)
         for task in _tasks(request)
         for optimizer in OPTIMIZERS
     ]

@@ -1,18 +1,20 @@
 """Several seeds at once: the same training, and what it costs."""
 
 import json
+import time
 
 import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
 
-from multirate.lab import seeds as lab_seeds
+from multirate.lab.bench import learners as lab_learners
+from multirate.lab.bench.learners import Batched, Learner, Successive
+from multirate.lab.bench.seeds import Processes, SeedsTiming, measure_seeds, rows
 from multirate.lab.commands.seeds import seeds as command
 from multirate.lab.optimizers.entry import OptimizerEntry
 from multirate.lab.registry import Registry
 from multirate.lab.results import Trial
-from multirate.lab.seeds import Batched, Learner, SeedsTiming, Successive, measure_seeds, rows
 from multirate.lab.trial import run_trial
 
 TASK = "digits/ffnn"
@@ -35,7 +37,8 @@ def timing(**fields):
     return SeedsTiming(
         **{
             "task": TASK, "optimizer": "adam", "seeds": 10, "steps": 100, "optimizers": 1, "one": (1.0, 2.0, 4.0),
-            "successive": (10.0, 22.0, 36.0), "batched": (3.0, 4.0, 16.0), "difference": 1e-6, "cores": 4, **fields,
+            "successive": (10.0, 22.0, 36.0), "batched": (3.0, 4.0, 16.0), "processes": (5.5, 12.0, 20.0),
+            "jobs": 2, "difference": 1e-6, "cores": 4, **fields,
         }
     )  # fmt: skip
 
@@ -60,28 +63,41 @@ def test_a_seed_sees_what_a_trial_with_this_seed_sees():
 def test_an_optimizer_that_mixes_elements_would_mix_seeds_in_one_stack(monkeypatch):
     """The reason for one optimizer a seed."""
     expected = Successive(learners("adam-cam-hd")).train(30)
-    monkeypatch.setattr(lab_seeds, "ELEMENTWISE", ("multirate:AdamCAMHD",))
+    monkeypatch.setattr(lab_learners, "ELEMENTWISE", ("multirate:AdamCAMHD",))
     mixed = Batched(learners("adam-cam-hd")).train(30)
     assert (mixed - expected).abs().max() > 1e-3
 
 
 def test_what_is_measured():
     rounds = []
-    measured = measure_seeds(TASK, "adam-cam-hd", 2, 12, rounds=2, on_round=lambda: rounds.append(1))
+    measured = measure_seeds(TASK, "adam-cam-hd", 2, 12, rounds=2, jobs=5, on_round=lambda: rounds.append(1))
     assert len(rounds) == 2
     assert (measured.task, measured.optimizer, measured.seeds, measured.steps) == (TASK, "adam-cam-hd", 2, 12)
     assert measured.optimizers == 2
-    assert len(measured.one) == len(measured.successive) == len(measured.batched) == 2
-    assert min(*measured.one, *measured.successive, *measured.batched) > 0
+    assert measured.jobs == 2
+    for seconds in (measured.one, measured.successive, measured.batched, measured.processes):
+        assert len(seconds) == 2
+        assert min(seconds) > 0
     assert 0 <= measured.difference < 1e-3
-    assert measure_seeds(TASK, "adam", 2, 1, rounds=1).optimizers == 1
+    assert measure_seeds(TASK, "adam", 2, 1, rounds=1, jobs=1).optimizers == 1
+
+
+def test_processes_train_what_one_trains_and_are_timed_without_their_start():
+    expected = Successive(learners("adam")).train(20)
+    with Processes(TASK, "adam", 3, jobs=2) as processes:
+        begun = time.perf_counter()
+        train = processes.ready(20)
+        ready = time.perf_counter()
+        assert torch.equal(train(), expected)
+        # Everybody had started and made their learners, which takes far longer, before the clock was started.
+        assert time.perf_counter() - ready < (ready - begun) / 3
+        assert torch.equal(processes.ready(20)(), expected)
 
 
 def test_a_cost_is_the_median_of_ratios_within_a_round():
     assert timing().cost(timing().successive) == 10.0  # of 10, 11, 9
     assert timing().cost(timing().batched) == 3.0  # of 3, 2, 4
-    assert timing(seeds=10, cores=4).in_processes == 3
-    assert timing(seeds=8, cores=4).in_processes == 2
+    assert timing().cost(timing().processes) == 5.5  # of 5.5, 6, 5
     (row,) = rows([timing()])
     assert row == {
         "task": TASK,
@@ -91,7 +107,7 @@ def test_a_cost_is_the_median_of_ratios_within_a_round():
         "one after another": "10.0",
         "batched": "3.0",
         "optimizers in the batch": "1",
-        "4 processes": "3",
+        "2 processes": "5.5",
         "largest difference of a loss": "1.0e-06",
     }
 
@@ -107,7 +123,7 @@ def test_what_cannot_be_batched_is_named(monkeypatch):
         measure_seeds(TASK, "adam", 1, 1)
     monkeypatch.setattr(torch.optim, "Curious", Curious, raising=False)
     table = Registry("optimizer", [OptimizerEntry("curious", "torch.optim:Curious", "", "")])
-    monkeypatch.setattr(lab_seeds, "OPTIMIZERS", table)
+    monkeypatch.setattr(lab_learners, "OPTIMIZERS", table)
     learner = Learner(TASK, "adam", 0)
     learner.optimizer_name = "curious"
     with pytest.raises(ValueError, match="optimizer 'curious' cannot be batched"):
@@ -116,7 +132,8 @@ def test_what_cannot_be_batched_is_named(monkeypatch):
 
 def test_the_command_writes_its_table_and_how_to_make_it_again(tmp_path):
     out = tmp_path / "seeds"
-    words = ["--task", TASK, "--optimizers", "adam", "--seeds", "2", "--steps", "3", "--rounds", "1", "--out", str(out)]
+    words = ["--task", TASK, "--optimizers", "adam", "--seeds", "2", "--steps", "3", "--rounds", "1"]
+    words += ["--jobs", "2", "--out", str(out)]
     done = CliRunner().invoke(command, words, catch_exceptions=False)
     assert done.exit_code == 0
     kept = json.loads((out / "seeds.json").read_text())
