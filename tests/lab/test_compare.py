@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,14 @@ def test_a_sweep_varies_one_option_of_every_optimizer(invoke, tmp_path):
     ]
     assert [row["settings"]["lr"] for row in rows(tmp_path)] == [1e-4, 1e-3, 1e-2] * 2
     assert (tmp_path / "digits-ffnn-robustness.png").exists()
+
+
+def test_a_sweep_covers_seven_decades_of_learning_rates_unless_told_otherwise(invoke, tmp_path):
+    done = invoke("sweep", "--optimizers", "adam", "--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    rates = [row["settings"]["lr"] for row in rows(tmp_path)]
+    assert rates == [10.0**power for power in range(-7, 1)]
+    assert math.log10(max(rates) / min(rates)) == pytest.approx(7)
 
 
 def test_data_that_are_not_there_are_told_in_a_sentence(invoke, tmp_path, monkeypatch):

@@ -23,6 +23,8 @@ from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.studies.base import grid
 from multirate.lab.variants import Variant, parse_setting
 
+SEVEN_DECADES = "1e-7,1e-6,1e-5,1e-4,1e-3,1e-2,1e-1,1"
+
 
 @click.command()
 @task_option
@@ -60,7 +62,7 @@ def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | N
 )  # fmt: skip
 @click.option("--option", default="lr", show_default=True, metavar="NAME", help="The option to vary.")
 @click.option(
-    "--values", default="1e-6,1e-5,1e-4,1e-3,1e-2,1e-1,1", show_default=True, metavar="VALUES",
+    "--values", default=SEVEN_DECADES, show_default=True, metavar="VALUES",
     help="Its values, separated by commas; a value of several parts has / between them.",
 )  # fmt: skip
 @seeds_option
