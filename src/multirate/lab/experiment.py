@@ -37,6 +37,7 @@ class Experiment:
         workers: Who runs the trials.
         machine: Device and precision.
         interval: Seconds between the checkpoints of a trial.
+        baselines: What the report compares with; none for the study's, or the first optimizer.
     """
 
     trials: Sequence[Trial]
@@ -46,6 +47,7 @@ class Experiment:
     workers: Workers = field(default_factory=Workers)
     machine: Machine = field(default_factory=Machine)
     interval: float = 60.0
+    baselines: Sequence[str] = ()
 
     @property
     def optimizers(self) -> list[str]:
@@ -105,6 +107,7 @@ def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
             wanted = set(experiment.trials)
             _say_kept(console, storage, [result for result in finished if result.trial in wanted])
         plan = {"command": experiment.command, "optimizers": experiment.optimizers, "study": experiment.study}
+        plan |= {"baselines": list(experiment.baselines)} if experiment.baselines else {}
         storage.write_plan(plan)
         return _run(waiting, experiment, storage, console)
 

@@ -10,6 +10,8 @@ import click
 
 from multirate.lab.commands.options import (
     VariantsOption,
+    baseline_option,
+    baseline_words,
     command_text,
     epochs_option,
     out_option,
@@ -31,14 +33,23 @@ SEVEN_DECADES = "1e-7,1e-6,1e-5,1e-4,1e-3,1e-2,1e-1,1"
 @click.option(
     "--optimizers", cls=VariantsOption, registry=OPTIMIZERS, default=["adam,adam-hd,adam-cam-hd,multirate"],
     show_default=True, metavar="NAMES",
-    help="Optimizers, separated by commas; the first is the baseline. Each may carry options and a schedule: "
-    "adam:lr=0.003+cosine.",
+    help="Optimizers, separated by commas; the first is the baseline unless --baseline names others. Each may carry "
+    "options and a schedule: adam:lr=0.003+cosine.",
 )  # fmt: skip
 @seeds_option
 @epochs_option
+@baseline_option
 @out_option
 @resource_options
-def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | None, out: Path, **options: Any) -> None:
+def compare(
+    tasks: list[str],
+    optimizers: list[str],
+    seeds: int,
+    epochs: int | None,
+    baselines: list[str],
+    out: Path,
+    **options: Any,
+) -> None:
     """Train every optimizer on every task with several seeds, and report.
 
     Every finished trial is one line of results.jsonl in the folder; running the same command again goes on
@@ -49,9 +60,9 @@ def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | N
     length = [] if epochs is None else ["--epochs", str(epochs)]
     command = command_text(
         "compare", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers), "--seeds", str(seeds), length,
-        how.words(), "--out", out,
+        baseline_words(baselines, optimizers), how.words(), "--out", out,
     )  # fmt: skip
-    run_and_report(grid(tasks, optimizers, seeds, epochs), command, out, how)
+    run_and_report(grid(tasks, optimizers, seeds, epochs), command, out, how, baselines=baselines)
 
 
 @click.command()
@@ -67,6 +78,7 @@ def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | N
 )  # fmt: skip
 @seeds_option
 @epochs_option
+@baseline_option
 @out_option
 @resource_options
 def sweep(
@@ -76,12 +88,14 @@ def sweep(
     values: str,
     seeds: int,
     epochs: int | None,
+    baselines: list[str],
     out: Path,
     **options: Any,
 ) -> None:
     """Train every optimizer with every value of one option, and report.
 
-    Over learning rates the report shows how far from the best one each optimizer still does well.
+    Over learning rates the report shows how far from the best one each optimizer still does well; over another option
+    whose values are numbers, loss and accuracy as curves.
     """
     how = resources(options)
     try:
@@ -91,9 +105,10 @@ def sweep(
     length = [] if epochs is None else ["--epochs", str(epochs)]
     command = command_text(
         "sweep", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers), "--option", option,
-        "--values", values, "--seeds", str(seeds), length, how.words(), "--out", out,
+        "--values", values, "--seeds", str(seeds), length, baseline_words(baselines, optimizers), how.words(),
+        "--out", out,
     )  # fmt: skip
-    run_and_report(grid(tasks, list(dict.fromkeys(variants)), seeds, epochs), command, out, how)
+    run_and_report(grid(tasks, list(dict.fromkeys(variants)), seeds, epochs), command, out, how, baselines=baselines)
 
 
 def _with(name: str, option: str, value: str) -> str:

@@ -66,12 +66,14 @@ class Study:
         description: One line.
         citation: Where the protocol comes from.
         stages: What to run, one after the other; the last one's results are the study's.
+        baselines: The variants that the others are compared with; without any, the first one.
     """
 
     name: str
     description: str
     citation: str
     stages: Sequence[Stage]
+    baselines: Sequence[str] = ()
 
 
 def grid(tasks: Sequence[str], optimizers: Sequence[str], seeds: int, epochs: int | None) -> list[Trial]:

@@ -30,4 +30,5 @@ TABLE4 = Study(
     "ResNet-18 and ResNet-34 on CIFAR-10, 200 epochs: needs a GPU",
     "arXiv 2008.07277, Table 4",
     (Stage("", _trials),),
+    ("adam", "adam-hd", "adabound", "sgdn+step"),
 )
