@@ -120,8 +120,9 @@ def test_every_chart_is_drawn_in_full(visit):
                     place.querySelectorAll(".legend .traces").length];
         })"""
     )
-    # The profile, and for each of two tasks: learning, robustness, rates, two maps, weights, agreement.
-    assert len(drawn) == 1 + 2 * 7
+    # The profile, and for each of two tasks: learning, robustness, rates of layers and of a level, each as a map too,
+    # weights, agreement.
+    assert len(drawn) == 1 + 2 * 8
     for identifier, lines, drawn_lines, maps, drawn_maps, entries, drawn_entries in drawn:
         assert lines + maps > 0
         assert (drawn_lines, drawn_maps) == (lines, maps), identifier

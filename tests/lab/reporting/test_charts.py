@@ -40,7 +40,8 @@ def by_key(charts):
 def test_every_chart_that_has_something_to_show(runs):
     charts = by_key(curve_charts(runs, LOOKS))
     assert list(charts) == [
-        "learning", "rates", "rates-map", "rates-map-my-level", "weights", "agreement-global", "agreement-my-level",
+        "learning", "rates", "rates-global", "rates-my-level", "rates-map", "rates-map-my-level", "weights",
+        "agreement-global", "agreement-my-level",
     ]  # fmt: skip
     assert [panel.title for panel in charts["rates-map"].panels] == ["a", "b"]
     assert [panel.title for panel in charts["weights"].panels] == ["a"]
@@ -59,6 +60,16 @@ def test_maps_hold_the_mean_logarithm_over_seeds_of_every_node(runs):
     assert heat.rows == ((-1, -2, -2), (-2, -3, -3), (-3, -4, -4))
     assert charts["rates-map"].heat_range == (-4, -1)
     assert charts["rates-map-my-level"].panels[0].heat.rows == ((-2, -3, None), (-3, -4, None))
+
+
+def test_the_rates_of_every_level_are_lines_too():
+    gates = {f"lstm_l0 {gate}": [1e-3, rate] for gate, rate in (("input", 1e-2), ("forget", 1e-4), ("cell", 1e-3))}
+    curves = {"rate_steps": [0, 1], "rates": {"global": {"all": [1e-3, 2e-3]}, "gate": gates, "layer": gates}}
+    charts = by_key(curve_charts({"a": [curves]}, LOOKS))
+    assert list(charts) == ["rates-global", "rates-gate", "rates-map-gate"]
+    lines = {line.label: line.band.center for line in charts["rates-gate"].panels[0].lines}
+    assert lines == {name: pytest.approx(rates) for name, rates in gates.items()}
+    assert charts["rates-map-gate"].panels[0].heat.names == tuple(gates)
 
 
 def test_the_agreement_of_many_nodes_is_told_by_quantiles(runs):

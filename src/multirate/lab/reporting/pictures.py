@@ -41,6 +41,8 @@ MOST_MAP_LABELS, MAP_LABEL_LENGTH = 12, 18
 PANEL, TITLE = (3.3, 2.3), 0.75  # inches
 ALONE = 5.2
 """Width of a panel that stands alone: the title has to fit above it."""
+TITLE_LENGTH = 36
+"""Letters of a panel's title that have room above it; longer ones are written smaller."""
 LINE_POINTS = 150
 
 
@@ -129,7 +131,7 @@ def _explain(figure: Figure, chart: Chart, axes: Sequence[Axes]) -> None:
 
 
 def _draw_panel(axis: Axes, panel: Panel, heat_range: tuple[float, float]) -> None:
-    axis.set_title(_plain(panel.title))
+    axis.set_title(_plain(panel.title), fontsize=min(11, 11 * TITLE_LENGTH / max(len(panel.title), 1)))
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
     if panel.heat is not None:

@@ -171,9 +171,11 @@ def _layout(chart: Chart, columns: int, width: int) -> Plain:
         layout[f"yaxis{suffix}"] = _y_axis(
             chart, panel, index, [max(upper - panel_height / inside, 0), upper], labelled
         )
+        # About six tenths of its height a letter; a title that is too long for its panel is written smaller.
+        size = min(13.0, round((right - left) * width / (0.6 * max(len(panel.title), 1)), 1))
         layout["annotations"].append(
             {
-                "text": f"<b>{_escaped(panel.title)}</b>", "font": {"size": 13, "color": INK}, "showarrow": False,
+                "text": f"<b>{_escaped(panel.title)}</b>", "font": {"size": size, "color": INK}, "showarrow": False,
                 "xref": "paper", "x": left, "xanchor": "left", "yref": "paper", "y": upper, "yanchor": "bottom",
             }
         )  # fmt: skip
