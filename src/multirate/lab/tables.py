@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from multirate.lab.optimizers import OPTIMIZERS
-from multirate.lab.reporting.claims import HEADINGS, ClaimRow
+from multirate.lab.reporting.claims import HEADINGS, ClaimRow, claim_lines
 from multirate.lab.reporting.result_tables import ResultTable
 from multirate.lab.reporting.yardstick_tables import method_rows
 from multirate.lab.schedules import SCHEDULES
@@ -86,8 +86,8 @@ def claims_table(claims: Sequence[ClaimRow]) -> Table:
     )
     for heading in HEADINGS:
         table.add_column(heading)
-    for row in claims:
-        table.add_row(*(escape(cell) for cell in row.cells()))
+    for line in claim_lines(claims):
+        table.add_row(*map(escape, line))
     return table
 
 

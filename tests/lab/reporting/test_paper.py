@@ -50,6 +50,19 @@ def test_the_test_is_welchs_from_the_published_error_corrected_over_all_rows(res
     )
 
 
+def test_readings_stand_beside_the_figures_of_table_2(make_result):
+    made = [
+        make_result(f"adam-cam-hd:reading={reading}", seed, 0.1, task=TASK, test_accuracy=0.98 + 0.001 * seed)
+        for reading in ("means", "sums")
+        for seed in (0, 1)
+    ]
+    own = [row for row in compare_with_paper(made, "readings") if row.task == TASK]
+    assert [(row.optimizer, row.paper_text) for row in own] == [
+        ("adam-cam-hd-3", "97.91 (0.07)"), ("adam-cam-hd:reading=means", "98.12 (0.06)"),
+        ("adam-cam-hd:reading=sums", "98.12 (0.06)"), ("adam", "97.93 (0.09)"),
+    ]  # fmt: skip
+
+
 def test_no_table_without_a_matching_cell(results, make_result):
     assert compare_with_paper(results, "table3") == []
     assert compare_with_paper(results, None) == []
