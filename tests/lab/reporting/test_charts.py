@@ -8,7 +8,7 @@ from plotly.graph_objects import Figure
 from multirate.lab.reporting.charts import COLORS, Bar, Chart, Heat, Look, Panel, assign_looks
 from multirate.lab.reporting.curve_charts import MOST_LINES, curve_charts
 from multirate.lab.reporting.families import find_families, find_sweeps, methods, stands_for
-from multirate.lab.reporting.pictures import draw_png
+from multirate.lab.reporting.pictures import _short, draw_png
 from multirate.lab.reporting.plots import plot
 from multirate.lab.reporting.result_charts import loss_profiles, profile_chart, robustness_chart, sweep_charts
 
@@ -70,6 +70,12 @@ def test_the_rates_of_every_level_are_lines_too():
     lines = {line.label: line.band.center for line in charts["rates-gate"].panels[0].lines}
     assert lines == {name: pytest.approx(rates) for name, rates in gates.items()}
     assert charts["rates-map-gate"].panels[0].heat.names == tuple(gates)
+
+
+def test_small_numbers_on_an_axis_are_short():
+    assert [_short(value) for value in (1.04e-3, 1e-3, 9.6e-4, -2e-7, 0.0)] == [
+        "1.04e-3", "1e-3", "9.6e-4", "-2e-7", "0",
+    ]  # fmt: skip
 
 
 def test_the_agreement_of_many_nodes_is_told_by_quantiles(runs):

@@ -39,7 +39,7 @@ def test_results_with_one_baseline_have_the_comparisons_beside(results):
     assert [row[4].best for row in table.rows] == [False, False, True]
     assert table.rows[1][2].below.startswith("[+0.1")
     assert "Differences: to adam." in table.explanation
-    assert "all tests of losses and accuracies together" in table.explanation
+    assert "all tests of this table, losses and accuracies together" in table.explanation
     assert task_tables(summarise(results, []), []) == [table]
 
 

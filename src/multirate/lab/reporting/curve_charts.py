@@ -301,5 +301,5 @@ def _log_range(lines: Sequence[Line]) -> tuple[float, float] | None:
     if not values:
         return None
     # A tenth of the way beyond on both sides; as much as a factor of 1.5 would be too much where little was learned.
-    margin = min(1.5, max(1.01, (max(values) / min(values)) ** 0.1))
+    margin = min(1.5, max(1.05, (max(values) / min(values)) ** 0.1))
     return min(values) / margin, max(values) * margin

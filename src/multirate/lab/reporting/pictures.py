@@ -213,6 +213,9 @@ def _thin_ticks(axis: Axes) -> None:
     for scaled, direction in ((axis.get_xscale(), axis.xaxis), (axis.get_yscale(), axis.yaxis)):
         if scaled == "linear":
             direction.set_major_locator(MaxNLocator(4))
+            if max(map(abs, direction.get_view_interval())) < 0.01:
+                direction.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+                direction.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         else:
             low, high = sorted(direction.get_view_interval())
             few = low > 0 and high < 30 * low
@@ -220,6 +223,12 @@ def _thin_ticks(axis: Axes) -> None:
             direction.set_minor_locator(NullLocator())
             if few:
                 direction.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
+def _short(value: float) -> str:
+    """Write a small number with its power of ten: zeros after the point would need the room of the axis."""
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if float(mantissa) else "0"
 
 
 def _plain(text: str) -> str:

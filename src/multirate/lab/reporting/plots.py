@@ -199,7 +199,7 @@ def _x_axis(panel: Panel, index: int, domain: Sequence[float]) -> Plain:
 def _y_axis(chart: Chart, panel: Panel, index: int, domain: Sequence[float], labelled: bool) -> Plain:
     axis: Plain = {
         "domain": domain, "anchor": _axis("x", index), "gridcolor": GRID, "linecolor": AXIS, "zeroline": False,
-        "showticklabels": labelled, "automargin": "left", "nticks": 6,
+        "showticklabels": labelled, "automargin": "left", "nticks": 6, "exponentformat": "power",
     }  # fmt: skip
     if labelled and panel.y_label:
         axis["title"] = {"text": _escaped(panel.y_label), "standoff": 8}

@@ -283,10 +283,10 @@ def _explanation(summaries: Sequence[Summary], compared: bool) -> str:
 
 
 def _tests_text(summaries: Sequence[Summary]) -> str:
-    family = "of losses and accuracies together" if _has_accuracy(summaries) else "of the table"
+    together = ", losses and accuracies together" if _has_accuracy(summaries) else ""
     return (
         "In brackets: 95 % bootstrap intervals, not corrected. p: Welch's t-test, two-sided, corrected by Holm's "
-        f"method for all tests {family}."
+        f"method for all tests of this table{together}."
     )
 
 
