@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from multirate.lab.optimizers import OPTIMIZERS
-from multirate.lab.reporting.claims import HEADINGS, ClaimRow, claim_lines
-from multirate.lab.reporting.result_tables import ResultTable
+from multirate.lab.reporting.claim_rows import HEADINGS, ClaimRow, claim_lines
+from multirate.lab.reporting.columns import ResultTable
 from multirate.lab.reporting.yardstick_tables import method_rows
 from multirate.lab.schedules import SCHEDULES
 from multirate.lab.studies.table import STUDIES

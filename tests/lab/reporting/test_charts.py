@@ -226,7 +226,7 @@ def test_a_swept_option_is_a_curve_and_a_baseline_a_level_line(make_result):
     loss, accuracy = chart.panels
     assert (loss.x_label, loss.log_x) == ("last part of weights", False)
     level, fixed, learned = loss.lines
-    assert (level.label, level.band.x) == ("adam", (0.0, 1.0))
+    assert (level.label, level.band.x) == ("adam (baseline)", (0.0, 1.0))
     assert level.band.center == pytest.approx((0.6, 0.6))
     assert level.band.high == pytest.approx((0.7, 0.7))
     assert not level.look.markers
@@ -260,6 +260,14 @@ def test_what_counts_as_swept(make_result):
     assert chart.key == "sweep-weight-decay"
     assert chart.panels[0].log_x
     assert [line.label for line in chart.panels[0].lines] == ["adamw"]
+    assert not chart.panels[0].log_y
+    exploded = [*results[:2], make_result(decays[2], 0, 1e9), make_result("adamw", 0, 0.4)]
+    (chart,) = sweep_charts(find_sweeps(exploded), exploded, ["adamw"])
+    level, line = chart.panels[0].lines
+    assert (level.label, level.band.center) == ("adamw (baseline)", (0.4, 0.4))
+    assert (line.label, line.band.center) == ("adamw", (1e9, 0.5, 0.5))
+    assert line.look.markers
+    assert (chart.panels[0].log_y, chart.panels[1].log_y) == (True, False)
 
 
 def test_looks_repeat_only_after_all_colours_with_all_dashes():

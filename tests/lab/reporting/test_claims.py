@@ -8,7 +8,8 @@ import scipy.stats
 from multirate.lab.commands.show import BEGIN, END
 from multirate.lab.judging.comparisons import compare_published, p_text, welch
 from multirate.lab.readings import READINGS
-from multirate.lab.reporting.claims import HEADINGS, claim_lines, judge_claims, markdown
+from multirate.lab.reporting.claim_rows import HEADINGS, claim_lines, markdown
+from multirate.lab.reporting.claims import judge_claims
 from multirate.lab.results import Outcome
 from multirate.lab.storage import Storage
 from multirate.lab.studies import figure2, tuned

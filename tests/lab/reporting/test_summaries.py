@@ -74,6 +74,8 @@ def test_texts():
     assert (text_of_difference(None, 2), text_of_interval(None, 2)) == ("–", "")
     huge = Comparison(2.5e9, (-2e9, 3e9), None, None)
     assert (text_of_difference(huge, 2), text_of_interval(huge, 2)) == ("+2.500e+09", "[−2.000e+09, +3.000e+09]")
+    small = Comparison(3e-5, (-0.002, 0.0017), None, None)
+    assert (text_of_difference(small, 4), text_of_interval(small, 4)) == ("+0.0000", "[−0.0020, +0.0017]")
     assert text_of_reached(None, 0) == "–"
     assert text_of_reached(Reached(12.4, 1.0, 3), 0) == "12"
     assert text_of_reached(Reached(12.4, 2 / 3, 3), 1) == "12.4 (2/3)"

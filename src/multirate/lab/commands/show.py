@@ -8,7 +8,8 @@ import click
 
 from multirate.lab.commands.options import baseline_option
 from multirate.lab.commands.running import show_report
-from multirate.lab.reporting.claims import judge_claims, markdown
+from multirate.lab.reporting.claim_rows import markdown
+from multirate.lab.reporting.claims import judge_claims
 from multirate.lab.storage import Storage, StorageError, write_whole
 from multirate.lab.tables import claims_table, open_console, registry_tables
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from multirate.lab.markdown import markdown_table
-from multirate.lab.reporting.result_tables import ResultTable
+from multirate.lab.reporting.columns import ResultTable
 from multirate.lab.results import TrialResult
 
 

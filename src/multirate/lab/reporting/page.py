@@ -12,8 +12,8 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from multirate.lab.reporting.charts import Chart
+from multirate.lab.reporting.columns import ResultTable
 from multirate.lab.reporting.plots import plot
-from multirate.lab.reporting.result_tables import ResultTable
 from multirate.lab.reporting.sections import optimizers_table, origin, table_card
 from multirate.lab.reporting.summaries import Summary
 from multirate.lab.results import TrialResult

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multirate.lab.reporting.charts import Chart, Look, assign_looks
+from multirate.lab.reporting.columns import ResultTable
 from multirate.lab.reporting.curve_charts import curve_charts
 from multirate.lab.reporting.families import Family, find_families, find_sweeps, methods, stands_for
 from multirate.lab.reporting.markdown_tables import render_tables
@@ -14,7 +15,7 @@ from multirate.lab.reporting.page import render_page
 from multirate.lab.reporting.paper import compare_with_paper
 from multirate.lab.reporting.pictures import draw_png
 from multirate.lab.reporting.result_charts import loss_profiles, profile_chart, robustness_chart, sweep_charts
-from multirate.lab.reporting.result_tables import ResultTable, paper_table, profile_table, task_tables
+from multirate.lab.reporting.result_tables import paper_table, profile_table, task_tables
 from multirate.lab.reporting.summaries import Curves, Summary, summarise
 from multirate.lab.reporting.yardstick_charts import start_rates_charts, yardstick_charts
 from multirate.lab.reporting.yardstick_tables import render_yardstick

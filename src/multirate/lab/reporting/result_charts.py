@@ -63,24 +63,30 @@ def _sweep_chart(
     option: str, sweeps: Sequence[Sweep], trials: Mapping[str, Sequence[TrialResult]], baselines: Sequence[str]
 ) -> Chart:
     swept = {variant for sweep in sweeps for variant in sweep.variants.values()}
-    level = [name for name in baselines if name not in swept]
-    looks = assign_looks([*level, *(sweep.name for sweep in sweeps)])
     places = sorted({place for sweep in sweeps for place in sweep.variants})
-    courses = {name: dict.fromkeys((places[0], places[-1]), trials[name]) for name in level}
-    courses |= {sweep.name: {place: trials[name] for place, name in sweep.variants.items()} for sweep in sweeps}
+    # A baseline may have the very name of a sweep: it is its optimizer with the option left alone.
+    level = {
+        f"{name} (baseline)": dict.fromkeys((places[0], places[-1]), trials[name])
+        for name in baselines
+        if name not in swept
+    }
+    courses = {sweep.name: {place: trials[name] for place, name in sweep.variants.items()} for sweep in sweeps}
+    courses = {**level, **courses}
+    looks = assign_looks(courses)
     logarithmic = places[0] > 0 and places[-1] >= 10 * places[0]
     x_label = f"last part of {option}" if sweeps[0].parts else option
     panels = []
-    for title, y_label, measure in (
-        ("Final test loss", "loss", lambda trial: trial.test_loss),
-        ("Final test accuracy", "%", lambda trial: _per_cent(trial.test_accuracy)),
-    ):
+    for title, y_label, measure in (("Final test loss", "loss", _loss), ("Final test accuracy", "%", _per_cent)):
         lines = tuple(
             _course(name, replace(looks[name], markers=name not in level), course, measure)
             for name, course in courses.items()
         )
-        if any(line.band.x for line in lines):
-            panels.append(Panel(title, x_label, y_label, lines, log_x=logarithmic))
+        centers = [center for line in lines for center in line.band.center]
+        if centers:
+            # Losses that exploded must not press all others into one line.
+            wide = measure is _loss and min(centers) > 0 and max(centers) > 10 * min(centers)
+            limits = (min(centers) / 1.5, 1.5 * max(centers)) if wide else None
+            panels.append(Panel(title, x_label, y_label, lines, log_x=logarithmic, log_y=wide, y_range=limits))
     return Chart(
         f"sweep-{option.replace('_', '-')}",
         f"Result against {option}",
@@ -108,12 +114,16 @@ def _course(
         tuple(mean - error for _, mean, error in known),
         tuple(mean + error for _, mean, error in known),
     )
-    diverged = {place for place, trials in course.items() if any(trial.diverged for trial in trials)}
-    return Line(name, look, band, tuple(diverged) if look.markers else ())
+    diverged = tuple(place for place, trials in course.items() if any(trial.diverged for trial in trials))
+    return Line(name, look, band, diverged if look.markers else ())
 
 
-def _per_cent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+def _loss(trial: TrialResult) -> float | None:
+    return trial.test_loss
+
+
+def _per_cent(trial: TrialResult) -> float | None:
+    return None if trial.test_accuracy is None else 100 * trial.test_accuracy
 
 
 def loss_profiles(losses: Mapping[str, Mapping[str, Sequence[float | None]]]) -> dict[str, Profile]:

@@ -1,15 +1,15 @@
-"""The tables of a report, as text by columns; the page, Markdown and the terminal each draw them their way."""
+"""What the tables of a report say."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from multirate.lab.judging.comparisons import Comparison, p_text
 from multirate.lab.judging.estimates import number_texts
 from multirate.lab.judging.profiles import Profile
 from multirate.lab.judging.robustness import best, rates_within, width_within
+from multirate.lab.reporting.columns import Column, Heading, ResultTable, tabulate
 from multirate.lab.reporting.families import Family
 from multirate.lab.reporting.paper import PaperRow
 from multirate.lab.reporting.result_charts import WIDEST_RATIO
@@ -19,78 +19,6 @@ Row = TypeVar("Row")
 
 NEAR = (1.1, 2.0)
 """How many times the lowest median loss a learning rate may cost and still do well."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a cell says.
-
-    Attributes:
-        text: The number or the name.
-        below: What belongs to it and may stand below, in small letters.
-        best: Whether no other of its column is better.
-    """
-
-    text: str
-    below: str = ""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Heading:
-    """What stands above a column.
-
-    Attributes:
-        text: What the cells are.
-        name: Whether they are names, not numbers.
-        detail: Whether it is left out where there is little room.
-    """
-
-    text: str
-    name: bool = False
-    detail: bool = False
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """A table.
-
-    Attributes:
-        title: What it shows.
-        explanation: How to read it.
-        headings: Of the columns.
-        rows: A cell for every column.
-    """
-
-    title: str
-    explanation: str
-    headings: Sequence[Heading]
-    rows: Sequence[Sequence[Cell]]
-
-
-@dataclass(frozen=True)
-class _Column(Generic[Row]):
-    """A heading, and what the column says of a row.
-
-    Attributes:
-        heading: What stands above.
-        text: What a cell says.
-        below: What belongs to it.
-        number: The number by which a cell may be the best of its column.
-        better: Chooses the best of several numbers.
-    """
-
-    heading: Heading
-    text: Callable[[Row], str]
-    below: Callable[[Row], str] = lambda row: ""
-    number: Callable[[Row], float | None] = lambda row: None
-    better: Callable[[list[float]], float] = min
-
-    def cells(self, rows: Sequence[Row]) -> list[Cell]:
-        """Return its cells from the top."""
-        known = [number for row in rows if (number := self.number(row)) is not None]
-        top = self.better(known) if len(known) > 1 else None
-        return [Cell(self.text(row), self.below(row), best=top is not None and self.number(row) == top) for row in rows]
 
 
 def task_tables(summaries: Sequence[Summary], families: Sequence[Family]) -> list[ResultTable]:
@@ -113,9 +41,9 @@ def summary_table(summaries: Sequence[Summary]) -> ResultTable:
         summaries: Of the task. With a single baseline, the comparisons with it are in the same table.
     """
     compared = len(summaries[0].baselines) == 1 and len(summaries) > 1
-    columns: list[_Column[Summary]] = [
-        _Column(Heading("optimizer", name=True), lambda summary: summary.optimizer),
-        _Column(
+    columns: list[Column[Summary]] = [
+        Column(Heading("optimizer", name=True), lambda summary: summary.optimizer),
+        Column(
             Heading("test loss"),
             lambda summary: summary.test_loss.text(4),
             number=lambda summary: summary.test_loss.mean,
@@ -127,7 +55,7 @@ def summary_table(summaries: Sequence[Summary]) -> ResultTable:
         )
     if _has_accuracy(summaries):
         columns.append(
-            _Column(
+            Column(
                 Heading("accuracy %"),
                 lambda summary: summary.test_accuracy.text(2, scale=100),
                 number=lambda summary: summary.test_accuracy.mean,
@@ -143,43 +71,43 @@ def summary_table(summaries: Sequence[Summary]) -> ResultTable:
                 detail=True,
             )
     columns += [
-        _Column(Heading("n"), lambda summary: str(summary.test_loss.count)),
-        _Column(Heading("diverged"), lambda summary: str(summary.diverged or "–")),
+        Column(Heading("n"), lambda summary: str(summary.test_loss.count)),
+        Column(Heading("diverged"), lambda summary: str(summary.diverged or "–")),
     ]
     if any(summary.best_epoch is not None for summary in summaries):
-        columns.append(_Column(Heading("best epoch", detail=True), _best_epoch_text))
+        columns.append(Column(Heading("best epoch", detail=True), _best_epoch_text))
     if any(summary.steps_to_target for summary in summaries):
-        columns.append(_Column(Heading("steps to target"), lambda summary: text_of_reached(summary.steps_to_target, 0)))
+        columns.append(Column(Heading("steps to target"), lambda summary: text_of_reached(summary.steps_to_target, 0)))
     if any(summary.seconds_to_target for summary in summaries):
         columns.append(
-            _Column(Heading("seconds to target"), lambda summary: text_of_reached(summary.seconds_to_target, 2))
+            Column(Heading("seconds to target"), lambda summary: text_of_reached(summary.seconds_to_target, 2))
         )
-    columns.append(_Column(Heading("seconds"), lambda summary: summary.seconds.text(2)))
-    return _tabulate("Results", _explanation(summaries, compared), columns, summaries)
+    columns.append(Column(Heading("seconds"), lambda summary: summary.seconds.text(2)))
+    return tabulate("Results", _explanation(summaries, compared), columns, summaries)
 
 
 def comparison_table(summaries: Sequence[Summary]) -> ResultTable:
     """Return every optimizer of one task against every baseline."""
     rows = [(summary.optimizer, against) for summary in summaries for against in summary.against]
-    columns: list[_Column[tuple[str, Against]]] = [
-        _Column(Heading("optimizer", name=True), lambda row: row[0]),
-        _Column(Heading("baseline", name=True), lambda row: row[1].baseline),
+    columns: list[Column[tuple[str, Against]]] = [
+        Column(Heading("optimizer", name=True), lambda row: row[0]),
+        Column(Heading("baseline", name=True), lambda row: row[1].baseline),
         *_comparison_columns(("difference", "p"), lambda row: row[1].loss, 4),
     ]
     if _has_accuracy(summaries):
         columns += _comparison_columns(("difference %", "p of accuracy"), lambda row: row[1].accuracy, 2, 100)
-    return _tabulate("Against the baselines", _tests_text(summaries), columns, rows)
+    return tabulate("Against the baselines", _tests_text(summaries), columns, rows)
 
 
 def robustness_table(families: Sequence[Family]) -> ResultTable:
     """Return how far from its best learning rate each optimizer of a task still does well."""
     columns = [
-        _Column[Family](Heading("optimizer", name=True), lambda family: family.name),
-        _Column[Family](Heading("best rate"), _best_rate_text),
-        _Column[Family](Heading("loss there"), _lowest_text, number=_lowest),
+        Column[Family](Heading("optimizer", name=True), lambda family: family.name),
+        Column[Family](Heading("best rate"), _best_rate_text),
+        Column[Family](Heading("loss there"), _lowest_text, number=_lowest),
         *(column for factor in NEAR for column in _near_columns(factor)),
     ]
-    return _tabulate(
+    return tabulate(
         "Robustness to the learning rate",
         "Between which initial rates the final test loss (median over seeds, where a diverged one counts as the worst) "
         "stays within a factor of the optimizer's own lowest, interpolated over the logarithm of the rate. "
@@ -191,17 +119,17 @@ def robustness_table(families: Sequence[Family]) -> ResultTable:
 
 def profile_table(profiles: Mapping[str, Profile]) -> ResultTable:
     """Return the area under every performance profile."""
-    columns: list[_Column[tuple[str, Profile]]] = [
-        _Column(Heading("method", name=True), lambda row: row[0]),
-        _Column(
+    columns: list[Column[tuple[str, Profile]]] = [
+        Column(Heading("method", name=True), lambda row: row[0]),
+        Column(
             Heading("score"),
             lambda row: f"{row[1].score(WIDEST_RATIO):.3f}",
             number=lambda row: row[1].score(WIDEST_RATIO),
             better=max,
         ),
-        _Column(Heading("lowest loss on"), lambda row: f"{100 * row[1].at(1.0):.0f} % of tasks"),
+        Column(Heading("lowest loss on"), lambda row: f"{100 * row[1].at(1.0):.0f} % of tasks"),
     ]
-    return _tabulate(
+    return tabulate(
         "Performance profiles in numbers",
         f"Score: mean over ratios from 1 to {WIDEST_RATIO:g} of the share of tasks on which the final test loss "
         "(median over seeds) is within that ratio of the lowest; 1 for a method that is best on every task.",
@@ -212,17 +140,17 @@ def profile_table(profiles: Mapping[str, Profile]) -> ResultTable:
 
 def paper_table(rows: Sequence[PaperRow]) -> ResultTable:
     """Return a paper's figures beside ours."""
-    columns: list[_Column[PaperRow]] = [
-        _Column(Heading("task", name=True), lambda row: row.task),
-        _Column(Heading("optimizer", name=True), lambda row: row.optimizer),
-        _Column(Heading("paper"), lambda row: row.paper_text),
-        _Column(Heading("n of paper", detail=True), lambda row: str(row.paper.count)),
-        _Column(Heading("ours"), lambda row: row.our_text),
-        _Column(Heading("n"), lambda row: str(row.ours.count)),
+    columns: list[Column[PaperRow]] = [
+        Column(Heading("task", name=True), lambda row: row.task),
+        Column(Heading("optimizer", name=True), lambda row: row.optimizer),
+        Column(Heading("paper"), lambda row: row.paper_text),
+        Column(Heading("n of paper", detail=True), lambda row: str(row.paper.count)),
+        Column(Heading("ours"), lambda row: row.our_text),
+        Column(Heading("n"), lambda row: str(row.ours.count)),
         *_comparison_columns(("difference", "p"), lambda row: row.comparison, 2),
-        _Column(Heading(""), lambda row: row.mark),
+        Column(Heading(""), lambda row: row.mark),
     ]
-    return _tabulate(
+    return tabulate(
         "Beside the paper",
         "Test accuracy in per cent: mean (standard error). The difference is ours minus the paper's, with its 95 % "
         "interval; p: Welch's t-test from these figures, corrected by Holm's method for all rows. "
@@ -232,11 +160,6 @@ def paper_table(rows: Sequence[PaperRow]) -> ResultTable:
     )
 
 
-def _tabulate(title: str, explanation: str, columns: Sequence[_Column[Row]], rows: Sequence[Row]) -> ResultTable:
-    cells = [column.cells(rows) for column in columns]
-    return ResultTable(title, explanation, [column.heading for column in columns], list(zip(*cells, strict=True)))
-
-
 def _comparison_columns(
     headings: tuple[str, str],
     comparison: Callable[[Row], Comparison | None],
@@ -244,25 +167,25 @@ def _comparison_columns(
     scale: float = 1.0,
     *,
     detail: bool = False,
-) -> list[_Column[Row]]:
+) -> list[Column[Row]]:
     def p_value(row: Row) -> str:
         found = comparison(row)
         return p_text(None if found is None else found.p_corrected)
 
     return [
-        _Column(
+        Column(
             Heading(headings[0], detail=detail),
             lambda row: text_of_difference(comparison(row), digits, scale),
             lambda row: text_of_interval(comparison(row), digits, scale),
         ),
-        _Column(Heading(headings[1]), p_value),
+        Column(Heading(headings[1]), p_value),
     ]
 
 
-def _near_columns(factor: float) -> list[_Column[Family]]:
+def _near_columns(factor: float) -> list[Column[Family]]:
     return [
-        _Column(Heading(f"rates within {factor:g}×"), lambda family: _rates_text(family, factor)),
-        _Column(Heading(f"decades within {factor:g}×"), lambda family: _decades_text(family, factor)),
+        Column(Heading(f"rates within {factor:g}×"), lambda family: _rates_text(family, factor)),
+        Column(Heading(f"decades within {factor:g}×"), lambda family: _decades_text(family, factor)),
     ]
 
 

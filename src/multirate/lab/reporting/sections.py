@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from multirate.lab.optimizers import OPTIMIZERS
-from multirate.lab.reporting.result_tables import Cell, Heading, ResultTable
+from multirate.lab.reporting.columns import Cell, Heading, ResultTable
 from multirate.lab.reporting.summaries import Summary
 from multirate.lab.results import TrialResult
 from multirate.lab.variants import Variant

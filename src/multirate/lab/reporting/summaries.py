@@ -123,19 +123,21 @@ def text_of_reached(found: Reached | None, digits: int) -> str:
 
 def text_of_difference(comparison: Comparison | None, digits: int, scale: float = 1.0) -> str:
     """Return the signed difference with so many decimals, multiplied by `scale`."""
-    if comparison is None or comparison.difference is None:
-        return "–"
-    return _signed([comparison.difference * scale], digits)[0]
+    texts = _texts(comparison, digits, scale)
+    return texts[0] if texts else "–"
 
 
 def text_of_interval(comparison: Comparison | None, digits: int, scale: float = 1.0) -> str:
     """Return the interval of the difference, written alike; nothing where it is undefined."""
-    if comparison is None or comparison.interval is None:
-        return ""
-    return f"[{', '.join(_signed([end * scale for end in comparison.interval], digits))}]"
+    _, *ends = _texts(comparison, digits, scale) or [""]
+    return f"[{', '.join(ends)}]" if ends else ""
 
 
-def _signed(values: Sequence[float], digits: int) -> list[str]:
+def _texts(comparison: Comparison | None, digits: int, scale: float) -> list[str]:
+    """Return the difference and the ends of its interval, as far as they are known."""
+    if comparison is None or comparison.difference is None:
+        return []
+    values = [scale * value for value in (comparison.difference, *(comparison.interval or ()))]
     return [re.sub("^-", "−", text) for text in number_texts(values, digits, sign="+")]
 
 
