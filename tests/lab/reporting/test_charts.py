@@ -70,6 +70,9 @@ def test_the_rates_of_every_level_are_lines_too():
     lines = {line.label: line.band.center for line in charts["rates-gate"].panels[0].lines}
     assert lines == {name: pytest.approx(rates) for name, rates in gates.items()}
     assert charts["rates-map-gate"].panels[0].heat.names == tuple(gates)
+    wide, even = (charts[key].panels[0] for key in ("rates-gate", "rates-global"))
+    assert (wide.log_y, even.log_y) == (True, False)
+    assert even.y_range == pytest.approx((0.9e-3, 2.1e-3))
 
 
 def test_small_numbers_on_an_axis_are_short():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -108,11 +109,19 @@ def _rate_panels(runs: Runs, path: tuple[str, ...], what: str, *, one_scale: boo
     y_label = "learning rate" if one_scale else ""
     panels = []
     for name, found in lines.items():
-        if limits := every if one_scale else _log_range(found):
-            # Where little was learned, powers of ten would leave the axis without ticks.
-            wide = limits[1] > 2 * limits[0]
-            panels.append(Panel(name, "step", y_label, found, log_y=wide, y_range=limits))
-    return some, tuple(panel for panel in panels if panel.lines)
+        if found:
+            panel = Panel(name, "step", y_label, found, log_y=True, y_range=every)
+            panels.append(panel if one_scale else _alone(panel))
+    return some, tuple(panels)
+
+
+def _alone(panel: Panel) -> Panel:
+    """Give a panel its own scale, an even one where rates moved so little that powers of ten would show nothing."""
+    values = [value for line in panel.lines for value in (*line.band.low, *line.band.high)]
+    if max(values) > 5 * min(values):
+        return replace(panel, y_range=_log_range(panel.lines))
+    margin = max(0.1 * (max(values) - min(values)), 0.05 * min(values))
+    return replace(panel, log_y=False, y_range=(min(values) - margin, max(values) + margin))
 
 
 def _other_levels(runs: Runs) -> list[str]:
@@ -298,8 +307,4 @@ def _central_range(lines: Sequence[Line]) -> tuple[float, float] | None:
 
 def _log_range(lines: Sequence[Line]) -> tuple[float, float] | None:
     values = [value for line in lines for value in (*line.band.low, *line.band.high)]
-    if not values:
-        return None
-    # A tenth of the way beyond on both sides; as much as a factor of 1.5 would be too much where little was learned.
-    margin = min(1.5, max(1.05, (max(values) / min(values)) ** 0.1))
-    return min(values) / margin, max(values) * margin
+    return (min(values) / 1.5, max(values) * 1.5) if values else None
