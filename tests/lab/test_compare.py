@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 
@@ -315,6 +316,52 @@ def test_a_sweep_varies_one_option_of_every_optimizer(invoke, tmp_path):
     ]
     assert [row["settings"]["lr"] for row in rows(tmp_path)] == [1e-4, 1e-3, 1e-2] * 2
     assert (tmp_path / "digits-ffnn-robustness.png").exists()
+
+
+def test_the_baselines_of_a_comparison_are_kept_for_later_reports(invoke, tmp_path):
+    words = ("--optimizers", "adam,adam-hd,sgdn", "--baseline", "adam-hd", "--baseline", "adam", "--seeds", 2)
+    done = invoke("compare", *words, *SHORT, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "--baseline adam-hd --baseline adam" in rows(tmp_path)[0]["command"]
+    (tmp_path / "tables.md").unlink()
+    assert invoke("report", tmp_path).exit_code == 0
+    text = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert "| `sgdn` | `adam-hd` |" in text
+    assert "| `sgdn` | `adam` |" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--baseline", "sgdn"], "'sgdn' is not among the --optimizers"),
+        (["--baseline", "adam", "--baseline", "adam-hd"], "all --optimizers are baselines"),
+        (["--baseline", "addam"], "Did you mean 'adam'?"),
+    ],
+)
+def test_a_baseline_must_be_run_and_leave_something_to_compare(invoke, tmp_path, words, expected):
+    done = invoke("compare", "--optimizers", "adam,adam-hd", *words, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert expected in " ".join(done.output.split())
+    assert "--baseline" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_baseline_of_a_sweep_is_an_optimizer_at_its_best_value(invoke, tmp_path):
+    words = ("--optimizers", "adamw,multirate-adamw", "--option", "weight_decay", "--values", "0.01,0.1,0.3")
+    done = invoke("sweep", *words, "--baseline", "multirate-adamw", "--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "digits-ffnn-sweep-weight-decay.png").read_bytes().startswith(b"\x89PNG")
+    found = {row["optimizer"]: row["test_loss"] for row in rows(tmp_path) if "multirate" in row["optimizer"]}
+    best = min(found, key=found.__getitem__)
+    assert f"Differences: to {best}." in (tmp_path / "tables.md").read_text(encoding="utf-8")
+
+
+def test_a_sweep_covers_seven_decades_of_learning_rates_unless_told_otherwise(invoke, tmp_path):
+    done = invoke("sweep", "--optimizers", "adam", "--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    rates = [row["settings"]["lr"] for row in rows(tmp_path)]
+    assert rates == [10.0**power for power in range(-7, 1)]
+    assert math.log10(max(rates) / min(rates)) == pytest.approx(7)
 
 
 def test_data_that_are_not_there_are_told_in_a_sentence(invoke, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import multirate
 from multirate.lab.recording import Recorder, rounded
 
 
@@ -46,6 +47,34 @@ def test_rates_of_a_layer_are_averaged_over_its_elements(model):
     assert curves["weights"] == {"global": [0.25, 0.25], "unit": [0.75, 0.75]}
     assert curves["rates"] == {"global": {"all": [0.5, 0.5]}, "unit": {"first": [2.0, 2.0]}}
     assert curves["agreement"] == {"global": {"all": [None, None]}, "unit": {"first": [-0.5, -0.5]}}
+
+
+def test_every_gate_of_a_recurrent_layer_has_a_curve_of_its_own():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.gru, self.head = nn.LSTM(2, 3), nn.GRU(3, 3), nn.Linear(3, 2)
+
+    model = Recurrent()
+    optimizer = multirate.AdamCAMHD(model, lr=1e-2, hyper_lr=1e-2, levels=("global", "gate"), weights=(0.5, 0.5))
+    recorder = Recorder(model, optimizer)
+    recorder.record(0)
+    for step in (1, 2):
+        optimizer.zero_grad()
+        model.head(model.gru(model.lstm(torch.ones(4, 1, 2))[0])[0]).square().sum().backward()
+        optimizer.step()
+        recorder.record(step)
+    curves = recorder.curves()
+    names = [f"lstm_l0 {gate}" for gate in ("input", "forget", "cell", "output")]
+    names += [f"gru_l0 {gate}" for gate in ("reset", "update", "new")]
+    assert list(curves["rates"]["gate"]) == list(curves["agreement"]["gate"]) == [*names, "head"]
+    assert all(len(series) == 3 for series in curves["rates"]["gate"].values())
+    final = optimizer.rates()["gate"]
+    assert [curves["rates"]["gate"][name][-1] for name in names] == pytest.approx(
+        [*final["lstm_l0"].tolist(), *final["gru_l0"].tolist()], rel=1e-5
+    )
+    # What one gate learned is not what another did.
+    assert len({curves["rates"]["gate"][name][-1] for name in names[:4]}) == 4
 
 
 def test_rates_of_other_optimizers_come_from_their_groups(model):

@@ -42,6 +42,7 @@ class Experiment:
         interval: Seconds between the checkpoints of a trial.
         trust_checkpoints: Whether to go on from checkpoints that other code or other versions of packages wrote.
         until: Epoch after which every trial is left for now; None trains them to their ends.
+        baselines: What the report compares with; none for the study's, or the first optimizer.
     """
 
     trials: Sequence[Trial]
@@ -53,6 +54,7 @@ class Experiment:
     interval: float = 60.0
     trust_checkpoints: bool = False
     until: int | None = None
+    baselines: Sequence[str] = ()
 
     @property
     def optimizers(self) -> list[str]:
@@ -114,6 +116,7 @@ def run_experiment(experiment: Experiment, console: Console) -> list[Failure]:
             wanted = set(experiment.trials)
             _say_kept(console, storage, [result for result in finished if result.trial in wanted])
         plan = {"command": experiment.command, "optimizers": experiment.optimizers, "study": experiment.study}
+        plan |= {"baselines": list(experiment.baselines)} if experiment.baselines else {}
         if not waiting:
             storage.write_plan(plan)
             return []

@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from multirate.levels import GATES
+
 Readings: TypeAlias = Mapping[str, "Tensor | Mapping[str, Tensor]"]
 Series: TypeAlias = dict[str, list[float | None]]
 
@@ -43,7 +45,8 @@ class LearnsRates(AppliesRates, Protocol):
 class Recorder:
     """Collects rates, weights and agreement of one optimizer.
 
-    Levels finer than a tensor are kept as one mean a tensor: a curve for every unit would dwarf the rest.
+    Levels finer than a tensor are kept as one mean a tensor: a curve for every unit would dwarf the rest. Gates, three
+    or four of a recurrent layer, have a curve each.
 
     Args:
         model: The model that is trained.
@@ -79,8 +82,9 @@ class Recorder:
             (self._optimizer.agreement(), self._agreement),
         ):
             for level, nodes in readings.items():
-                for node, value in ({"all": nodes} if isinstance(nodes, Tensor) else nodes).items():
-                    kept[level][node].append(rounded(float(value.double().mean())))
+                for label, values in ({"all": nodes} if isinstance(nodes, Tensor) else nodes).items():
+                    for node, value in _by_node(level, label, values).items():
+                        kept[level][node].append(rounded(value))
 
     def curves(self) -> dict[str, Any]:
         """Return everything recorded, as plain lists beside the list of steps."""
@@ -113,6 +117,14 @@ class Recorder:
             sums[layer] += rate * elements
             counts[layer] += elements
         return {layer: sums[layer] / counts[layer] for layer in sums if counts[layer]}
+
+
+def _by_node(level: str, label: str, values: Tensor) -> dict[str, float]:
+    """Return what is kept of the values under one label of a level."""
+    if level == "gate" and values.ndim:
+        gates = GATES[len(values)]
+        return {f"{label} {gate}": value for gate, value in zip(gates, values.tolist(), strict=True)}
+    return {label: float(values.double().mean())}
 
 
 def _by_level(kept: Mapping[str, Series]) -> dict[str, Series]:

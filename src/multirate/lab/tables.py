@@ -8,11 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from multirate.lab.judging.comparisons import Comparison, p_text
 from multirate.lab.optimizers import OPTIMIZERS
-from multirate.lab.reporting.claims import HEADINGS, ClaimRow
-from multirate.lab.reporting.paper import PaperRow
-from multirate.lab.reporting.summaries import Summary, text_of_reached
+from multirate.lab.reporting.claim_rows import HEADINGS, ClaimRow, claim_lines
+from multirate.lab.reporting.columns import ResultTable
 from multirate.lab.reporting.yardstick_tables import method_rows
 from multirate.lab.schedules import SCHEDULES
 from multirate.lab.studies.table import STUDIES
@@ -23,50 +21,40 @@ from multirate.lab.yardstick.scores import Yardstick
 def open_console() -> Console:
     """Return a console for standard output; a file or pipe gets lines wide enough for the tables."""
     console = Console()
-    return console if console.is_terminal else Console(width=120)
+    return console if console.is_terminal else Console(width=140)
 
 
-def summary_tables(summaries: Sequence[Summary]) -> Iterable[Table]:
-    """Yield a table for every task."""
-    for task in dict.fromkeys(summary.task for summary in summaries):
-        own = [summary for summary in summaries if summary.task == task]
-        table = Table(
-            title=escape(task),
-            title_justify="left",
-            caption=f"mean ± standard error; p: Welch's t-test against {escape(own[0].optimizer)}, corrected by Holm",
-            caption_justify="left",
-        )
-        accuracies = any(summary.test_accuracy.count for summary in own)
-        targets = any(summary.steps_to_target for summary in own)
-        table.add_column("optimizer", no_wrap=True)
-        for heading in _headings(accuracies, targets):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for summary in own:
-            table.add_row(*_cells(summary, accuracies, targets))
-        yield table
+def result_table(table: ResultTable, subject: str) -> Table:
+    """Return a table of results, without the columns that need more room.
 
-
-def paper_tables(rows: Sequence[PaperRow]) -> Iterable[Table]:
-    """Yield the table of a paper's figures beside ours, when there are any."""
-    if not rows:
-        return
-    table = Table(
-        title="The paper's test accuracy and ours, %",
+    Args:
+        table: What to show.
+        subject: What it is about, for the title.
+    """
+    drawn = Table(
+        title=escape(f"{table.title} – {subject}"),
         title_justify="left",
-        caption="mean (standard error); p: Welch's t-test, corrected by Holm; ▲ ours above, ▼ below, ≈ no difference",
+        caption=escape(table.explanation),
         caption_justify="left",
     )
-    for heading in ("task", "optimizer"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("paper", "ours", "n", "difference", "p", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        difference = "–" if row.comparison.difference is None else f"{row.comparison.difference:+.2f}"
-        table.add_row(
-            escape(row.task), escape(row.optimizer), row.paper_text, row.our_text, str(row.ours.count), difference,
-            p_text(row.p_corrected), row.mark,
-        )  # fmt: skip
-    yield table
+    for heading in table.headings:
+        if not heading.detail:
+            # Where there is little room, names are broken before any digit is lost.
+            drawn.add_column(
+                _broken(heading.text), justify="left" if heading.name else "right", no_wrap=not heading.name,
+                overflow="fold",
+            )  # fmt: skip
+    for cells in table.rows:
+        drawn.add_row(
+            *(escape(cell.text) for cell, heading in zip(cells, table.headings, strict=True) if not heading.detail)
+        )
+    return drawn
+
+
+def _broken(heading: str) -> str:
+    """Put a long heading on two lines, so that its column is no wider than its numbers."""
+    first, _, last = heading.rpartition(" ")
+    return f"{first}\n{last}" if " " in first else heading
 
 
 def yardstick_tables(yardstick: Yardstick) -> Iterable[Table]:
@@ -88,25 +76,6 @@ def yardstick_tables(yardstick: Yardstick) -> Iterable[Table]:
     yield table
 
 
-def _headings(accuracies: bool, targets: bool) -> list[str]:
-    accuracy = ["accuracy %", "p"] if accuracies else []
-    steps = ["to target"] if targets else []
-    return ["test loss", "p", *accuracy, "n", "diverged", *steps, "seconds"]
-
-
-def _cells(summary: Summary, accuracies: bool, targets: bool) -> list[str]:
-    accuracy = [summary.test_accuracy.text(2, scale=100), _p_text(summary.accuracy_comparison)] if accuracies else []
-    steps = [text_of_reached(summary.steps_to_target, 0)] if targets else []
-    return [
-        escape(summary.optimizer), summary.test_loss.text(4), _p_text(summary.loss_comparison), *accuracy,
-        str(summary.test_loss.count), str(summary.diverged or "–"), *steps, summary.seconds.text(2),
-    ]  # fmt: skip
-
-
-def _p_text(comparison: Comparison | None) -> str:
-    return p_text(None if comparison is None else comparison.p_corrected)
-
-
 def claims_table(claims: Sequence[ClaimRow]) -> Table:
     """Return the table of claims."""
     table = Table(
@@ -117,8 +86,8 @@ def claims_table(claims: Sequence[ClaimRow]) -> Table:
     )
     for heading in HEADINGS:
         table.add_column(heading)
-    for row in claims:
-        table.add_row(*(escape(cell) for cell in row.cells()))
+    for line in claim_lines(claims):
+        table.add_row(*map(escape, line))
     return table
 
 

@@ -24,7 +24,8 @@ from torch import nn
 
 BUILT_IN = ("global", "group", "layer", "gate", "unit", "parameter")
 _RECURRENT = re.compile(r"^(weight|bias)_(ih|hh|hr)(_l\d+(?:_reverse)?)?$")
-_GATES = {4: ("input", "forget", "cell", "output"), 3: ("reset", "update", "new")}
+GATES = {4: ("input", "forget", "cell", "output"), 3: ("reset", "update", "new")}
+"""Names of the gates of LSTM and GRU weights in their order along dimension 0, by their number."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _gate_count(leaf: str, siblings: Mapping[str, torch.Tensor], kind: ModuleKin
     if f"weight_hr{suffix}" in siblings:
         return 4
     ratio, rest = divmod(hidden.shape[0], hidden.shape[1])
-    return ratio if rest == 0 and ratio in _GATES else 0
+    return ratio if rest == 0 and ratio in GATES else 0
 
 
 def _family(leaf: str) -> str:
@@ -200,7 +201,7 @@ def _describe_one(
         prefix = f"{layer}.{leaf}" if match.group(2) == "hr" else layer + (match.group(3) or "")
         number = _gate_count(leaf, siblings, kind)
         if number and dims == (0,) and count % number == 0:
-            gates = _GATES[number]
+            gates = GATES[number]
     return ParameterInfo(
         name=name if name is not None else f"tensor{index}",
         layer=layer or "(root)",

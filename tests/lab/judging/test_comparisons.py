@@ -81,8 +81,9 @@ def test_correction_refuses_what_is_no_p_value():
 
 def test_comparisons_with_one_baseline_share_one_correction():
     groups = {"b": FIRST, "a": SECOND, "c": [0.55, 0.65, 0.8], "alone": [0.1], "none": []}
-    found = compare(groups, "a", resamples=500, seed=2)
-    assert list(found) == ["b", "c", "alone", "none"]
+    (pairs,) = compare([groups], ["a"], resamples=500, seed=2)
+    assert list(pairs) == [(name, "a") for name in ("b", "c", "alone", "none")]
+    found = {name: comparison for (name, _), comparison in pairs.items()}
     p_b, p_c = welch(FIRST, SECOND), welch(groups["c"], SECOND)
     assert p_b < p_c
     assert found["b"] == Comparison(
@@ -98,15 +99,27 @@ def test_comparisons_with_one_baseline_share_one_correction():
 
 def test_options_of_a_comparison_reach_their_places():
     groups = {"a": SECOND, "b": FIRST, "c": [0.2, 0.8]}
-    found = compare(groups, "a", confidence=0.5, resamples=300, seed=1, method="bonferroni")
-    assert found["b"].interval == bootstrap_interval(FIRST, SECOND, 0.5, 300, 1)
-    assert found["c"].p_corrected == pytest.approx(min(1, 2 * found["c"].p))
+    (found,) = compare([groups], ["a"], confidence=0.5, resamples=300, seed=1, method="bonferroni")
+    assert found["b", "a"].interval == bootstrap_interval(FIRST, SECOND, 0.5, 300, 1)
+    assert found["c", "a"].p_corrected == pytest.approx(min(1, 2 * found["c", "a"].p))
+
+
+def test_all_baselines_and_measures_share_one_correction():
+    losses = {"a": SECOND, "b": FIRST, "c": [0.55, 0.65, 0.8], "d": [0.2, 0.25, 0.3]}
+    accuracies = {name: [1 - loss**2 for loss in values] for name, values in losses.items()}
+    found = compare([losses, accuracies], ["a", "b"], resamples=99)
+    # Baselines are not compared among themselves.
+    assert [list(row) for row in found] == [[("c", "a"), ("c", "b"), ("d", "a"), ("d", "b")]] * 2
+    raw = [welch(groups[name], groups[baseline]) for groups in (losses, accuracies) for name, baseline in found[0]]
+    assert [each.p for row in found for each in row.values()] == raw
+    assert [each.p_corrected for row in found for each in row.values()] == pytest.approx(correct(raw))
+    assert found[0]["d", "b"].difference == pytest.approx(0.25 - 0.2375)
 
 
 def test_baseline_must_be_among_the_groups():
-    assert compare({"a": FIRST}, "a") == {}
-    with pytest.raises(ValueError, match=r"baseline='z'.*choose one of a, b"):
-        compare({"a": FIRST, "b": SECOND}, "z")
+    assert compare([{"a": FIRST}], ["a"]) == [{}]
+    with pytest.raises(ValueError, match=r"baseline 'z'.*choose one of a, b"):
+        compare([{"a": FIRST, "b": SECOND}], ["a", "z"])
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])

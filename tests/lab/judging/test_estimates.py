@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm, sem
 
-from multirate.lab.judging.estimates import Estimate, bootstrap_interval, estimate, median_interval
+from multirate.lab.judging.estimates import Estimate, bootstrap_interval, estimate, median_interval, number_texts
 
 FIRST = [0.3, 0.1, 0.4, 0.15]
 SECOND = [0.5, 0.9, 0.6, 2.0]
@@ -53,6 +53,17 @@ def test_estimates_as_text():
     assert Estimate(0.97821, 0.00121, 3).text(2, scale=100) == "97.82 ± 0.12"
     assert Estimate(0.5, None, 1).text(3) == "0.500"
     assert Estimate(None, None, 0).text(3) == "–"
+
+
+def test_numbers_that_decimals_do_not_suit_have_significant_digits():
+    assert Estimate(2063298591890553.0, 1.5e15, 4).text(4) == "2.063e+15 ± 1.500e+15"
+    assert Estimate(3.21e-7, 1e-9, 4).text(4) == "3.210e-07 ± 1.000e-09"
+    assert Estimate(0.0, 0.0, 2).text(4) == "0.0000 ± 0.0000"
+    # An error that rounds to nothing is no reason to write the mean otherwise.
+    assert Estimate(0.25, 1e-7, 3).text(2) == "0.25 ± 0.00"
+    assert number_texts([-999999.4, 2.0], 1) == ["-999999.4", "2.0"]
+    assert number_texts([-1e6, 2.0], 1, sign="+") == ["-1.000e+06", "+2.000e+00"]
+    assert number_texts([], 1) == []
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])

@@ -10,6 +10,8 @@ import pytest
 from multirate.lab.reporting import report
 from multirate.lab.results import Outcome, TrialResult
 from multirate.lab.storage import Storage
+from multirate.lab.studies import figure2, table2
+from multirate.lab.yardstick.families import FAMILIES
 
 EVIL = "<b>&\"'</b><script>document.title='hacked'</script>"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -49,6 +51,21 @@ def curves(factor):
     }  # fmt: skip
 
 
+def result(task, name, seed, loss):
+    return TrialResult(
+        task, name, seed, epochs=2, steps=6, diverged=loss is None, test_loss=loss,
+        test_accuracy=None if loss is None else 1 - loss, seconds=2.0, settings={EVIL: EVIL}, command=EVIL,
+        versions={}, revision=None, hardware="", best_epoch=2,
+    )  # fmt: skip
+
+
+def address_of(storage):
+    """Make the report of a folder without its pictures, and return where the page is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "draw_png", lambda chart, subject: b"")
+        return report.make_report(storage).page.as_uri()
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """A report on two tasks, with sweeps, a long name, and a level and a layer whose name is an attack."""
@@ -59,15 +76,36 @@ def address(tmp_path_factory):
         for place, name in enumerate(names):
             for seed in (0, 1):
                 loss = None if name == "adam:lr=0.1" and seed else 0.1 + 0.05 * place + 0.01 * seed
-                made = TrialResult(
-                    task, name, seed, epochs=2, steps=6, diverged=loss is None, test_loss=loss,
-                    test_accuracy=None if loss is None else 1 - loss, seconds=2.0, settings={EVIL: EVIL}, command=EVIL,
-                    versions={}, revision=None, hardware="", best_epoch=2,
-                )  # fmt: skip
-                storage.add(Outcome(made, curves(1 + place + seed)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "draw_png", lambda chart, subject: b"")
-        return report.make_report(storage).page.as_uri()
+                storage.add(Outcome(result(task, name, seed, loss), curves(1 + place + seed)))
+    return address_of(storage)
+
+
+@pytest.fixture(scope="module")
+def table_address(tmp_path_factory):
+    """A report on a study with a paper's figures, several baselines and a swept option."""
+    storage = Storage(tmp_path_factory.mktemp("table"))
+    ratios = [figure2.variant(ratio, 0.0) for ratio in figure2.RATIOS]
+    names = ["adam", "adam-hd", "adam-cam-hd", *ratios]
+    storage.write_plan({"optimizers": names, "study": "table2"})
+    for task in table2.TASKS:
+        for place, name in enumerate(names):
+            for seed in (0, 1):
+                loss = None if (name, seed) == (ratios[2], 1) else 0.02 + 0.001 * place + 0.002 * seed
+                storage.add(Outcome(result(task, name, seed, loss), curves(1 + place + seed)))
+    return address_of(storage)
+
+
+@pytest.fixture(scope="module")
+def yardstick_address(tmp_path_factory):
+    """A report on a yardstick: bars of scores, and maps with the scores written in."""
+    storage = Storage(tmp_path_factory.mktemp("yardstick"))
+    ours = [name for family in ("multirate-adamw", "multirate-sgd") for name in FAMILIES[family].candidates]
+    names = [FAMILIES["adam-tuned"].candidates[3], *FAMILIES["prodigy"].candidates, *ours]
+    storage.write_plan({"optimizers": names, "study": "yardstick"})
+    for task in ("yardstick/digits-logistic", "yardstick/mnist-ffnn"):
+        for place, name in enumerate(names):
+            storage.add(Outcome(result(task, name, 0, 0.1 + 0.05 * place), curves(1 + place)))
+    return address_of(storage)
 
 
 def wait_until(page, expression):
@@ -90,7 +128,8 @@ class Visit:
         self.page.goto(address)
         wait_until(
             self.page,
-            "Object.keys(charts).every(id => document.querySelector(`#${id} .scatterlayer .trace, #${id} .hm`))",
+            "Object.keys(charts).every(id => document.querySelector("
+            "`#${id} .scatterlayer .trace, #${id} .hm, #${id} .barlayer .trace`))",
         )
 
 
@@ -98,8 +137,8 @@ class Visit:
 def visit(browser, address):
     visits = []
 
-    def open_page(width):
-        visits.append(Visit(browser, address, width))
+    def open_page(width, where=address):
+        visits.append(Visit(browser, where, width))
         return visits[-1]
 
     yield open_page
@@ -107,25 +146,63 @@ def visit(browser, address):
         each.page.close()
 
 
-def test_every_chart_is_drawn_in_full(visit):
-    seen = visit(1280)
-    drawn = seen.page.evaluate(
+def charts_of(page):
+    """Return for every chart what it should show and, when all of it is drawn, nothing else."""
+    drawn = page.evaluate(
         """Object.entries(charts).map(([id, figure]) => {
-            const kinds = {scatter: 0, heatmap: 0};
+            const kinds = {scatter: 0, heatmap: 0, bar: 0};
             for (const trace of figure.data) kinds[trace.type] += 1;
             const place = document.getElementById(id);
-            return [id, kinds.scatter, place.querySelectorAll(".scatterlayer .trace").length,
-                    kinds.heatmap, place.querySelectorAll(".heatmaplayer .hm").length,
-                    new Set(figure.data.map(trace => trace.name).filter((name, i) => figure.data[i].showlegend)).size,
-                    place.querySelectorAll(".legend .traces").length];
+            const count = what => place.querySelectorAll(what).length;
+            const names = figure.data.filter(trace => trace.showlegend).map(trace => trace.name);
+            return [id, {...kinds, legend: new Set(names).size},
+                    {scatter: count(".scatterlayer .trace"), heatmap: count(".heatmaplayer .hm"),
+                     bar: count(".barlayer .trace"), legend: count(".legend .traces")}];
         })"""
     )
-    # The profile, and for each of two tasks: learning, robustness, rates, two maps, weights, agreement.
-    assert len(drawn) == 1 + 2 * 7
-    for identifier, lines, drawn_lines, maps, drawn_maps, entries, drawn_entries in drawn:
-        assert lines + maps > 0
-        assert (drawn_lines, drawn_maps) == (lines, maps), identifier
-        assert drawn_entries == entries, identifier
+    for identifier, wanted, found in drawn:
+        assert wanted["scatter"] + wanted["heatmap"] + wanted["bar"] > 0
+        assert found == wanted, identifier
+    return [wanted for _, wanted, _ in drawn]
+
+
+def test_every_chart_is_drawn_in_full(visit):
+    seen = visit(1280)
+    drawn = charts_of(seen.page)
+    # The profile, and for each of two tasks: learning, robustness, rates of layers and of a level, each as a map too,
+    # weights, agreement.
+    assert len(drawn) == 1 + 2 * 8
+    assert seen.complaints == []
+
+
+@pytest.mark.parametrize("width", [420, 1280])
+def test_a_study_with_a_paper_s_table_is_drawn_in_full(visit, table_address, width):
+    seen = visit(width, table_address)
+    # The profile, and for each of three tasks: learning, the swept option, rates of layers and of a level, each as a
+    # map too, weights, agreement.
+    assert len(charts_of(seen.page)) == 1 + 3 * 8
+    titles = seen.page.locator("main h3").all_inner_texts()
+    assert titles.count("Beside the paper") == 1
+    assert titles.count("Against the baselines") == titles.count("Result against weights") == 3
+    rows = seen.page.locator("section", has=seen.page.locator("h3", has_text="Beside the paper")).locator("tbody tr")
+    assert rows.count() == 3 * (4 + len(figure2.RATIOS))
+    assert rows.locator("td.mark").count() > 0
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert seen.complaints == []
+
+
+@pytest.mark.parametrize("width", [420, 1280])
+def test_a_yardstick_is_drawn_with_its_bars_and_the_numbers_in_its_maps(visit, yardstick_address, width):
+    seen = visit(width, yardstick_address)
+    bars, maps, *others = charts_of(seen.page)
+    assert (bars["bar"], maps["heatmap"]) == (1, 4)
+    assert len(others) > 10
+    # Four methods of ours on two tasks from seven starting rates.
+    assert seen.page.locator("#chart1 .heatmaplayer .heatmap-label").count() == 4 * 2 * 7
+    methods = 2 + 1 + 4
+    assert seen.page.locator("#chart0 .barlayer .point").count() == methods
+    assert seen.page.locator("#chart0 .barlayer .bartext").count() == methods
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     assert seen.complaints == []
 
 

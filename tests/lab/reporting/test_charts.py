@@ -7,10 +7,10 @@ from plotly.graph_objects import Figure
 
 from multirate.lab.reporting.charts import COLORS, Bar, Chart, Heat, Look, Panel, assign_looks
 from multirate.lab.reporting.curve_charts import MOST_LINES, curve_charts
-from multirate.lab.reporting.families import find_families, methods
-from multirate.lab.reporting.pictures import draw_png
+from multirate.lab.reporting.families import find_families, find_sweeps, methods, stands_for
+from multirate.lab.reporting.pictures import _short, draw_png
 from multirate.lab.reporting.plots import plot
-from multirate.lab.reporting.result_charts import profile_chart, robustness_chart
+from multirate.lab.reporting.result_charts import loss_profiles, profile_chart, robustness_chart, sweep_charts
 
 LOOKS = {"a": Look("#000000"), "b": Look("#0072b2")}
 
@@ -40,7 +40,8 @@ def by_key(charts):
 def test_every_chart_that_has_something_to_show(runs):
     charts = by_key(curve_charts(runs, LOOKS))
     assert list(charts) == [
-        "learning", "rates", "rates-map", "rates-map-my-level", "weights", "agreement-global", "agreement-my-level",
+        "learning", "rates", "rates-global", "rates-my-level", "rates-map", "rates-map-my-level", "weights",
+        "agreement-global", "agreement-my-level",
     ]  # fmt: skip
     assert [panel.title for panel in charts["rates-map"].panels] == ["a", "b"]
     assert [panel.title for panel in charts["weights"].panels] == ["a"]
@@ -59,6 +60,25 @@ def test_maps_hold_the_mean_logarithm_over_seeds_of_every_node(runs):
     assert heat.rows == ((-1, -2, -2), (-2, -3, -3), (-3, -4, -4))
     assert charts["rates-map"].heat_range == (-4, -1)
     assert charts["rates-map-my-level"].panels[0].heat.rows == ((-2, -3, None), (-3, -4, None))
+
+
+def test_the_rates_of_every_level_are_lines_too():
+    gates = {f"lstm_l0 {gate}": [1e-3, rate] for gate, rate in (("input", 1e-2), ("forget", 1e-4), ("cell", 1e-3))}
+    curves = {"rate_steps": [0, 1], "rates": {"global": {"all": [1e-3, 2e-3]}, "gate": gates, "layer": gates}}
+    charts = by_key(curve_charts({"a": [curves]}, LOOKS))
+    assert list(charts) == ["rates-global", "rates-gate", "rates-map-gate"]
+    lines = {line.label: line.band.center for line in charts["rates-gate"].panels[0].lines}
+    assert lines == {name: pytest.approx(rates) for name, rates in gates.items()}
+    assert charts["rates-map-gate"].panels[0].heat.names == tuple(gates)
+    wide, even = (charts[key].panels[0] for key in ("rates-gate", "rates-global"))
+    assert (wide.log_y, even.log_y) == (True, False)
+    assert even.y_range == pytest.approx((0.9e-3, 2.1e-3))
+
+
+def test_small_numbers_on_an_axis_are_short():
+    assert [_short(value) for value in (1.04e-3, 1e-3, 9.6e-4, -2e-7, 0.0)] == [
+        "1.04e-3", "1e-3", "9.6e-4", "-2e-7", "0",
+    ]  # fmt: skip
 
 
 def test_the_agreement_of_many_nodes_is_told_by_quantiles(runs):
@@ -123,6 +143,20 @@ def test_variants_that_differ_in_lr_alone_are_a_family(make_result):
     }  # fmt: skip
 
 
+def test_the_best_variant_stands_for_a_name(make_result):
+    results = [
+        *sweep(make_result, {"0.001": [0.3, 0.3], "0.01": [0.1, None], "0.1": [0.2, 0.4]}),
+        *sweep(make_result, {"0.1": [0.01]}, name="adam:eps=0.1"),
+        make_result("adam+cosine", 0, 0.001),
+    ]
+    assert stands_for("adam", results) == "adam:eps=0.1:lr=0.1"
+    assert stands_for("adam:lr=0.1", results) == "adam:lr=0.1"
+    assert stands_for("adam:eps=0.1", results) == "adam:eps=0.1:lr=0.1"
+    # A diverged seed counts as the worst, so that 0.01 has no median.
+    assert stands_for("adam", results[:6]) == "adam:lr=0.001"
+    assert stands_for("sgd", results) is None
+
+
 def test_robustness_has_log_axes_a_line_a_family_and_crosses_where_seeds_diverged(make_result):
     families = find_families(sweep(make_result, {"0.001": [0.3, 0.5], "0.0001": [0.9, 0.8], "0.01": [None, 0.7]}))
     chart = robustness_chart(families, {"adam (best lr)": Look("#0072b2")})
@@ -140,7 +174,6 @@ def test_robustness_has_log_axes_a_line_a_family_and_crosses_where_seeds_diverge
     assert math.log10(crosses["y"][0]) == pytest.approx(figure["layout"]["yaxis"]["range"][1])
     assert figure["layout"]["xaxis"]["type"] == figure["layout"]["yaxis"]["type"] == "log"
     assert draw_png(chart, "task").startswith(b"\x89PNG")
-    assert robustness_chart([], {}).panels == ()
 
 
 def test_bars_begin_at_one_and_cells_have_their_value_written_in():
@@ -166,16 +199,78 @@ def test_bars_begin_at_one_and_cells_have_their_value_written_in():
 def test_the_profile_compares_methods_that_ran_everywhere():
     looks = assign_looks("abc")
     losses = {"t": {"a": [1.0], "b": [2.0], "c": [9.0]}, "u": {"a": [3.0, 5.0, 4.0], "b": [2.0]}}
-    chart = profile_chart(losses, looks)
+    chart = profile_chart(loss_profiles(losses), looks)
+    assert chart.title == "Performance profile over 2 tasks"
     a, b = chart.panels[0].lines
     assert (a.label, a.band.x, a.band.center) == ("a", (1.0, 2.0, 4.0), (50, 100, 100))
     assert (b.label, b.band.center) == ("b", (50, 100, 100))
     assert a.look.steps
     assert plot(chart)["data"][0]["line"]["shape"] == "hv"
-    diverged = profile_chart({"t": {"a": [1.0], "b": [None]}, "u": {"a": [1.0], "b": [2.0]}}, looks)
-    assert diverged.panels[0].lines[1].band.center == (0, 50, 50)
-    assert profile_chart({"t": {"a": [1.0], "b": [1.0]}}, looks) is None
-    assert profile_chart({"t": {"a": [1.0], "b": [-1.0]}, "u": {"a": [1.0], "b": [1.0]}}, looks) is None
+    diverged = loss_profiles({"t": {"a": [1.0], "b": [None]}, "u": {"a": [1.0], "b": [2.0]}})
+    assert profile_chart(diverged, looks).panels[0].lines[1].band.center == (0, 50, 50)
+    assert loss_profiles({"t": {"a": [1.0], "b": [1.0]}}) == {}
+    assert loss_profiles({"t": {"a": [1.0], "b": [-1.0]}, "u": {"a": [1.0], "b": [1.0]}}) == {}
+
+
+def test_a_swept_option_is_a_curve_and_a_baseline_a_level_line(make_result):
+    losses = {"adam": [0.5, 0.7]}
+    for share, loss in ((0.0, 0.4), (0.4, 0.2), (1.0, 0.3)):
+        for weight_lr in ("0.0", "0.01"):
+            name = f"adam-cam-hd:weight_lr={weight_lr}:weights={round(1 - share, 1)}/{share}"
+            losses[name] = [loss, loss + 0.2] if weight_lr == "0.0" or share else [loss, None]
+    results = [make_result(name, seed, loss) for name in losses for seed, loss in enumerate(losses[name])]
+    sweeps = find_sweeps(results)
+    assert [(sweep.name, sweep.option, list(sweep.variants)) for sweep in sweeps] == [
+        ("adam-cam-hd:weight_lr=0.0", "weights", [0.0, 0.4, 1.0]),
+        ("adam-cam-hd:weight_lr=0.01", "weights", [0.0, 0.4, 1.0]),
+    ]
+    (chart,) = sweep_charts(sweeps, results, ["adam"])
+    assert chart.key == "sweep-weights"
+    loss, accuracy = chart.panels
+    assert (loss.x_label, loss.log_x) == ("last part of weights", False)
+    level, fixed, learned = loss.lines
+    assert (level.label, level.band.x) == ("adam (baseline)", (0.0, 1.0))
+    assert level.band.center == pytest.approx((0.6, 0.6))
+    assert level.band.high == pytest.approx((0.7, 0.7))
+    assert not level.look.markers
+    assert fixed.label == "adam-cam-hd:weight_lr=0.0"
+    assert fixed.band.center == pytest.approx((0.5, 0.3, 0.4))
+    assert fixed.band.low == pytest.approx((0.4, 0.2, 0.3))
+    assert learned.band.center == pytest.approx((0.4, 0.3, 0.4))
+    assert (fixed.failures, learned.failures) == ((), (0.0,))
+    assert accuracy.lines[1].band.center == pytest.approx((50, 70, 60))
+    assert len({line.look.color for line in loss.lines}) == 3
+    figure = plot(chart)
+    for layout in (figure["layout"], figure["narrow"]):
+        Figure(data=figure["data"], layout=layout)
+    assert draw_png(chart, "task").startswith(b"\x89PNG")
+
+
+def test_what_counts_as_swept(make_result):
+    def swept(*names):
+        results = [make_result(name, 0, 0.5) for name in names]
+        return {(sweep.name, sweep.option): list(sweep.variants) for sweep in find_sweeps(results)}
+
+    decays = [f"adamw:weight_decay={value}" for value in ("0.1", "0.01", "0.001")]
+    assert swept(*decays, "adamw") == {("adamw", "weight_decay"): [0.001, 0.01, 0.1]}
+    assert swept(*decays[:2]) == {}
+    assert swept(*(f"adam:lr={value}" for value in (0.1, 0.2, 0.3))) == {}
+    assert swept(*(f"adam-cam-hd:levels={level}/" for level in ("global", "layer", "unit"))) == {}
+    # A schedule makes another method of it.
+    assert swept(*decays[:2], f"{decays[2]}+cosine") == {}
+    results = [make_result(name, 0, 0.5) for name in decays]
+    (chart,) = sweep_charts(find_sweeps(results), results, [decays[0]])
+    assert chart.key == "sweep-weight-decay"
+    assert chart.panels[0].log_x
+    assert [line.label for line in chart.panels[0].lines] == ["adamw"]
+    assert not chart.panels[0].log_y
+    exploded = [*results[:2], make_result(decays[2], 0, 1e9), make_result("adamw", 0, 0.4)]
+    (chart,) = sweep_charts(find_sweeps(exploded), exploded, ["adamw"])
+    level, line = chart.panels[0].lines
+    assert (level.label, level.band.center) == ("adamw (baseline)", (0.4, 0.4))
+    assert (line.label, line.band.center) == ("adamw", (1e9, 0.5, 0.5))
+    assert line.look.markers
+    assert (chart.panels[0].log_y, chart.panels[1].log_y) == (True, False)
 
 
 def test_looks_repeat_only_after_all_colours_with_all_dashes():

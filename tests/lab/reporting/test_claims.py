@@ -6,8 +6,10 @@ import pytest
 import scipy.stats
 
 from multirate.lab.commands.show import BEGIN, END
-from multirate.lab.judging.comparisons import p_text, welch
-from multirate.lab.reporting.claims import HEADINGS, judge_claims, markdown
+from multirate.lab.judging.comparisons import compare_published, p_text, welch
+from multirate.lab.readings import READINGS
+from multirate.lab.reporting.claim_rows import HEADINGS, claim_lines, markdown
+from multirate.lab.reporting.claims import judge_claims
 from multirate.lab.results import Outcome
 from multirate.lab.storage import Storage
 from multirate.lab.studies import figure2, tuned
@@ -35,7 +37,9 @@ def find(rows, *words):
 def test_without_results_nothing_is_concluded(tmp_path):
     rows = judge_claims(tmp_path)
     assert {row.verdict for row in rows} == {"no results"}
-    assert {row.study for row in rows} == {"table2", "table3", "table4", "figure2", "weights", "baydin", "tuned"}
+    assert {row.study for row in rows} == {
+        "table2", "readings", "table3", "table4", "figure2", "weights", "baydin", "tuned",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,12 @@ def test_the_table_goes_into_a_document_between_its_marks(keep, tmp_path, invoke
     assert text.startswith("before\n<!-- claims -->\n| " + " | ".join(HEADINGS) + " |\n")
     assert text.endswith("<!-- end of claims -->\nafter\n")
     assert "old" not in text
-    assert text.count("| table2 |") == 9
+    # One of nine claims has results on both sides.
+    keep("table2", {("mnist/ffnn-100-100", "adam-cam-hd"): [0.02, 0.021]})
+    assert text.count("| table2 |") == 1
+    invoke("claims", tmp_path, "--into", document)
+    assert document.read_text().count("| table2 |") == 3
+    text = document.read_text()
     document.write_text("no marks")
     refused = invoke("claims", tmp_path, "--into", document)
     assert refused.exit_code == 2
@@ -152,9 +161,52 @@ def test_the_documentation_says_what_the_results_say():
     assert table == markdown(judge_claims(root / "results")), "multirate claims results --into docs/reproduction.md"
 
 
-def test_markdown_has_a_line_for_every_claim(tmp_path):
+def test_a_reading_is_compared_with_the_paper_s_own_figure(keep, tmp_path):
+    task = "mnist/ffnn-100-100"
+    keep("readings", {
+        (task, "adam"): [0.0219, 0.0221],
+        (task, "adam-cam-hd:reading=sums"): [0.0187, 0.0189],
+        (task, "adam-cam-hd:reading=means"): [0.0499, 0.0501],
+        (task, "adam-cam-hd-3:reading=means"): [0.01],
+    })  # fmt: skip
     rows = judge_claims(tmp_path)
-    lines = markdown(rows).splitlines()
-    assert len(lines) == len(rows) + 2
-    assert {line.count("|") for line in lines} == {len(HEADINGS) + 1}
+    sums = find(rows, task, "adam-cam-hd,", "read as sums")
+    assert (sums.theirs, sums.ours) == ("98.12 ± 0.06", "98.12 ± 0.01 (n 2)")
+    assert sums.verdict == "not refuted"
+    means = find(rows, task, "adam-cam-hd,", "read as means")
+    assert means.p == pytest.approx(compare_published([95.01, 94.99], 98.12, 0.06, 10).p)
+    assert means.verdict == "contradicted"
+    assert find(rows, task, "adam-cam-hd-3,", "read as means").verdict == "too few seeds"
+    assert len([row for row in rows if row.study == "readings"]) == 3 * 2 * len(READINGS)
+
+
+def test_diverged_seeds_are_counted_beside_the_others(keep, tmp_path, make_result):
+    keep(
+        "table3", {("cifar10/lenet", "adam-cam-hd"): [0.4, 0.41, 0.42], ("cifar10/lenet", "adam-l4"): [0.8, None, 0.9]}
+    )
+    keep("weights", {("mnist/lenet", "adam-cam-hd"): [0.1, None, 0.2]}, weights=(0.3, 0.1, 0.31))
+    [task] = figure2.TASKS
+    keep("figure2", {(task, figure2.variant(ratio, 0.01)): [0.02, 0.03] for ratio in figure2.RATIOS[1:-1]})
+    keep("figure2", {(task, "adam"): [0.03, 0.05, None]})
+    rows = judge_claims(tmp_path)
+    assert find(rows, "cifar10/lenet: adam-cam-hd", "adam-l4").ours.endswith("(n 3, 2; diverged 0, 1)")
+    assert find(rows, "mnist/lenet: adam-cam-hd raises").ours.endswith("(n 2; diverged 1)")
+    assert find(rows, "mixtures are more accurate than Adam").ours.endswith("(n 2; diverged 1)")
+
+
+def test_claims_without_results_are_one_line_a_study(keep, tmp_path):
+    cells = {("mnist/lenet", name): [0.02, 0.021] for name in ("adam-cam-hd", "adam")}
+    keep("table3", cells)
+    rows = judge_claims(tmp_path)
+    lines = [line for line in claim_lines(rows) if line[0] == "table3"]
+    assert [line[1] for line in lines] == [
+        "mnist/lenet: adam-cam-hd is more accurate than adam",
+        "14 claims on mnist/lenet, cifar10/lenet, svhn/lenet",
+    ]
+    assert lines[1][2:] == ("–", "–", "–", "no results")
+    studies = [line[0] for line in claim_lines(rows)]
+    assert len(studies) == len({*studies}) + 1
+    text = markdown(rows).splitlines()
+    assert len(text) == len(studies) + 2
+    assert {line.count("|") for line in text} == {len(HEADINGS) + 1}
     assert p_text(None) == "–"

@@ -4,8 +4,9 @@ import pytest
 
 from multirate.lab.judging.comparisons import compare_published, correct
 from multirate.lab.reporting.paper import compare_with_paper
+from multirate.lab.reporting.result_tables import paper_table
 from multirate.lab.studies.published import PUBLISHED
-from multirate.lab.tables import open_console, paper_tables
+from multirate.lab.tables import open_console, result_table
 
 TASK = "mnist/ffnn-100-100"
 
@@ -44,7 +45,22 @@ def test_the_test_is_welchs_from_the_published_error_corrected_over_all_rows(res
     assert rows["adam"].comparison.p == pytest.approx(adam.p)
     assert rows["adam"].comparison.difference == pytest.approx((97.80 + 98.05 + 97.90) / 3 - 97.93)
     tested = [row for row in rows.values() if row.comparison.p is not None]
-    assert [row.p_corrected for row in tested] == pytest.approx(correct([row.comparison.p for row in tested]))
+    assert [row.comparison.p_corrected for row in tested] == pytest.approx(
+        correct([row.comparison.p for row in tested])
+    )
+
+
+def test_readings_stand_beside_the_figures_of_table_2(make_result):
+    made = [
+        make_result(f"adam-cam-hd:reading={reading}", seed, 0.1, task=TASK, test_accuracy=0.98 + 0.001 * seed)
+        for reading in ("means", "sums")
+        for seed in (0, 1)
+    ]
+    own = [row for row in compare_with_paper(made, "readings") if row.task == TASK]
+    assert [(row.optimizer, row.paper_text) for row in own] == [
+        ("adam-cam-hd-3", "97.91 (0.07)"), ("adam-cam-hd:reading=means", "98.12 (0.06)"),
+        ("adam-cam-hd:reading=sums", "98.12 (0.06)"), ("adam", "97.93 (0.09)"),
+    ]  # fmt: skip
 
 
 def test_no_table_without_a_matching_cell(results, make_result):
@@ -56,8 +72,6 @@ def test_no_table_without_a_matching_cell(results, make_result):
 def test_the_terminal_shows_it(results):
     console = open_console()
     with console.capture() as captured:
-        for table in paper_tables(compare_with_paper(results, "table2")):
-            console.print(table)
-    for part in ("97.93 (0.09)", "97.92 (0.07)", "▲", "▼", "-0.01"):
+        console.print(result_table(paper_table(compare_with_paper(results, "table2")), "all tasks"))
+    for part in ("97.93 (0.09)", "97.92 (0.07)", "▲", "▼", "−0.01"):
         assert part in captured.get()
-    assert list(paper_tables([])) == []

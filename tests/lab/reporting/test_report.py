@@ -115,7 +115,7 @@ def test_columns_without_values_are_left_out(invoke, tmp_path, make_result):
                         {**curves(), "epoch_step": [0, 2], "epoch_seconds": [0.0, 1.0]}))  # fmt: skip
     assert invoke("report", tmp_path).exit_code == 0
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for head in ("best epoch", "steps to target", "seconds to target", "test accuracy"):
+    for head in ("best epoch", "steps to target", "seconds to target", "accuracy %"):
         assert head in text
 
 
@@ -135,10 +135,10 @@ def test_a_study_shows_the_paper_beside(tmp_path, make_result):
     for seed, accuracy in enumerate((0.98, 0.981)):
         made = make_result("adam", seed, 0.1, task="mnist/ffnn-100-100", test_accuracy=accuracy)
         storage.add(Outcome(made, curves()))
-    assert make_report(storage).paper == []
+    assert make_report(storage).overall == []
     storage.write_plan({"optimizers": ["adam"], "study": "table2"})
     report = make_report(storage)
-    assert len(report.paper) == 12
+    assert [len(table.rows) for table in report.overall] == [12]
     text = report.page.read_text(encoding="utf-8")
     assert "97.93 (0.09)" in text
     assert "98.05 (0.05)" in text
@@ -201,8 +201,67 @@ def test_the_tables_are_kept_as_markdown_too(tmp_path, invoke, make_result):
     assert text.count("    multirate reproduce\n") == 1
     [baseline] = [line for line in text.splitlines() if line.startswith("| `adam` | 0.3125 ± 0.0625 | – |")]
     [other] = [line for line in text.splitlines() if line.startswith("| `adam-hd` | 0.5625 ± 0.0625 | +0.2500 [")]
-    assert baseline.count("|") == other.count("|") == 13
-    assert f"| {task} | `adam-hd` | 97.86 (0.07) | 43.75 (6.25) | 2 | -54.11 |" in text
+    assert baseline.count("|") == other.count("|") == 11
+    assert f"| `{task}` | `adam-hd` | 97.86 (0.07) | 10 | 43.75 (6.25) | 2 | −54.11 [" in text
+
+
+def test_time_to_target_is_in_every_table(tmp_path, invoke, make_result):
+    storage = Storage(tmp_path)
+    for name, loss in (("adam", 0.7), ("adam-hd", 0.5)):
+        storage.add(Outcome(make_result(name, 0, loss), {**curves(), "test_loss": [2.0, loss], "epoch_step": [0, 45],
+                                                          "epoch_seconds": [0.0, 1.5]}))  # fmt: skip
+    done = invoke("report", tmp_path)
+    [markdown] = [
+        line for line in (tmp_path / "tables.md").read_text(encoding="utf-8").splitlines() if "adam-hd" in line
+    ]
+    [terminal] = [line for line in done.output.splitlines() if "adam-hd" in line]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    # 2.0 to 0.5 passes 0.7 after 13/15 of the way.
+    for row in (markdown, terminal, page):
+        assert "1.30" in row
+    assert "39" in markdown
+    assert "39" in terminal
+
+
+def test_several_baselines_each_have_their_comparisons(tmp_path, invoke, make_result):
+    storage = Storage(tmp_path)
+    storage.write_plan({"optimizers": ["adam", "adam-hd", "adam-cam-hd"], "study": "table2"})
+    for name, loss in (("adam", 0.25), ("adam-hd", 0.5), ("adam-cam-hd", 0.75)):
+        for seed in (0, 1):
+            storage.add(Outcome(make_result(name, seed, loss + 0.125 * seed), curves()))
+
+    def compared():
+        text = (tmp_path / "tables.md").read_text(encoding="utf-8")
+        table = text.partition("### Against the baselines")[2].partition("##")[0]
+        return [[cell.strip() for cell in line.split("|")[1:4]] for line in table.splitlines() if "`" in line]
+
+    shown = invoke("report", tmp_path)
+    # The study names its baselines.
+    assert compared() == [
+        ["`adam-cam-hd`", "`adam`", "+0.5000 [+0.3750, +0.6250]"],
+        ["`adam-cam-hd`", "`adam-hd`", "+0.2500 [+0.1250, +0.3750]"],
+    ]
+    assert "Against the baselines – digits/ffnn" in shown.output
+    assert "Against the baselines" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    words = ("--baseline", "adam-cam-hd", "--baseline", "adam")
+    assert invoke("report", tmp_path, *words).exit_code == 0
+    assert [pair[:2] for pair in compared()] == [["`adam-hd`", "`adam-cam-hd`"], ["`adam-hd`", "`adam`"]]
+    storage.write_plan({"optimizers": ["adam"], "study": "table2", "baselines": ["adam-hd"]})
+    assert invoke("report", tmp_path).exit_code == 0
+    assert compared() == []
+    assert "Differences: to adam-hd." in (tmp_path / "tables.md").read_text(encoding="utf-8")
+    refused = invoke("report", tmp_path, "--baseline", "sgdn")
+    assert refused.exit_code == 1
+    assert "is of the baseline 'sgdn': choose from adam, adam-hd, adam-cam-hd" in " ".join(refused.output.split())
+
+
+def test_a_sweep_of_another_option_is_drawn(tmp_path, make_result):
+    storage = Storage(tmp_path)
+    for decay in (0.0, 0.1, 0.3):
+        storage.add(Outcome(make_result(f"adamw:weight_decay={decay}", 0, 0.5 - decay), curves()))
+    report = make_report(storage)
+    assert "digits-ffnn-sweep-weight-decay.png" in [path.name for path in report.pictures]
+    assert "Result against weight_decay" in report.page.read_text(encoding="utf-8")
 
 
 def test_a_folder_of_experiments_is_reported_one_by_one(tmp_path, invoke, make_result):

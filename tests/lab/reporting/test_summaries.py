@@ -2,7 +2,7 @@
 
 import pytest
 
-from multirate.lab.judging.comparisons import Comparison, compare, correct, welch
+from multirate.lab.judging.comparisons import Comparison, correct, welch
 from multirate.lab.judging.targets import Reached
 from multirate.lab.reporting.summaries import summarise, text_of_difference, text_of_interval, text_of_reached
 
@@ -16,15 +16,33 @@ def test_summaries_compare_with_the_first_optimizer_of_the_same_task(make_result
         ("digits/ffnn", "a"), ("digits/ffnn", "b"), ("digits/ffnn", "c"), ("digits/ffnn", "d"), ("u", "b"),
     ]  # fmt: skip
     a, b, c, d, elsewhere = summaries
-    assert a.loss_comparison is None
-    raw = [welch(losses[name], losses["a"]) for name in "bd"]
-    assert b.loss_comparison.p == pytest.approx(raw[0])
-    assert [b.loss_comparison.p_corrected, d.loss_comparison.p_corrected] == pytest.approx(correct(raw))
-    assert b.loss_comparison == compare({"a": [0.4, 0.6], "b": [0.2, 0.3], "d": [0.9, 0.8]}, "a")["b"]
-    assert b.loss_comparison.difference == pytest.approx(-0.25)
-    assert b.accuracy_comparison.difference == pytest.approx(0.25)
-    assert (c.diverged, c.test_loss.count, c.loss_comparison.p) == (1, 1, None)
-    assert elsewhere.loss_comparison is None
+    assert a.against == elsewhere.against == []
+    assert {tuple(summary.baselines) for summary in (a, b, c, d)} == {("a",)}
+    assert [each.baseline for each in b.against] == ["a"]
+    assert b.against[0].loss.p == pytest.approx(welch(losses["b"], losses["a"]))
+    assert b.against[0].loss.difference == pytest.approx(-0.25)
+    assert b.against[0].accuracy.difference == pytest.approx(0.25)
+    assert (c.diverged, c.test_loss.count, c.against[0].loss.p) == (1, 1, None)
+
+
+def test_losses_and_accuracies_against_all_baselines_of_a_task_are_corrected_together(make_result):
+    losses = {"a": [0.4, 0.6], "b": [0.2, 0.3], "c": [0.1, 0.12], "d": [0.9, 0.8]}
+    results = [make_result(name, seed, loss) for name in losses for seed, loss in enumerate(losses[name])]
+    results += [make_result(name, seed, 1 + 2 * seed, task="u") for name in "ac" for seed in (0, 1)]
+    summaries = summarise(results, list("dcba"), baselines=["b", "a", "missing"])
+    assert [(summary.task, summary.optimizer) for summary in summaries] == [
+        *(("digits/ffnn", name) for name in "badc"), ("u", "a"), ("u", "c"),
+    ]  # fmt: skip
+    pairs = [(summary.optimizer, each) for summary in summaries[:4] for each in summary.against]
+    assert [(name, each.baseline) for name, each in pairs] == [("d", "b"), ("d", "a"), ("c", "b"), ("c", "a")]
+    found = [each.loss for _, each in pairs] + [each.accuracy for _, each in pairs]
+    assert [each.p_corrected for each in found] == pytest.approx(correct([each.p for each in found]))
+    accuracies = {name: [1 - loss for loss in values] for name, values in losses.items()}
+    assert found[4].p == welch(accuracies["d"], accuracies["b"])
+    assert summaries[0].target == pytest.approx(0.25)
+    # A task without the first baseline has the other one.
+    assert list(summaries[-1].baselines) == ["a"]
+    assert list(summarise(results, [], baselines=["missing"])[0].baselines) == ["a"]
 
 
 def test_the_target_is_the_baselines_final_loss_and_all_seeds_count(make_result):
@@ -54,6 +72,10 @@ def test_texts():
     assert text_of_difference(comparison, 2, scale=100) == "−1.23"
     assert text_of_interval(comparison, 2, scale=100) == "[−2.00, +0.40]"
     assert (text_of_difference(None, 2), text_of_interval(None, 2)) == ("–", "")
+    huge = Comparison(2.5e9, (-2e9, 3e9), None, None)
+    assert (text_of_difference(huge, 2), text_of_interval(huge, 2)) == ("+2.500e+09", "[−2.000e+09, +3.000e+09]")
+    small = Comparison(3e-5, (-0.002, 0.0017), None, None)
+    assert (text_of_difference(small, 4), text_of_interval(small, 4)) == ("+0.0000", "[−0.0020, +0.0017]")
     assert text_of_reached(None, 0) == "–"
     assert text_of_reached(Reached(12.4, 1.0, 3), 0) == "12"
     assert text_of_reached(Reached(12.4, 2 / 3, 3), 1) == "12.4 (2/3)"
@@ -74,5 +96,7 @@ def test_the_baseline_of_a_sweep_is_the_first_optimizer_at_its_best_rate(make_re
     results = [make_result(name, seed, loss + 0.01 * seed) for name, loss in losses.items() for seed in (0, 1)]
     summaries = summarise(results, list(losses))
     assert summaries[0].optimizer == "adam:lr=0.001"
-    assert summaries[0].loss_comparison is None
-    assert summaries[-1].loss_comparison.difference == pytest.approx(0.1)
+    assert summaries[0].against == []
+    assert summaries[-1].against[0].loss.difference == pytest.approx(0.1)
+    named = summarise(results, list(losses), baselines=["sgd", "adam"])
+    assert named[0].baselines == ["sgd:lr=0.1", "adam:lr=0.001"]

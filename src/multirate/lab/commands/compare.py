@@ -10,6 +10,8 @@ import click
 
 from multirate.lab.commands.options import (
     VariantsOption,
+    baseline_option,
+    baseline_words,
     command_text,
     epochs_option,
     out_option,
@@ -23,20 +25,31 @@ from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.studies.base import grid
 from multirate.lab.variants import Variant, parse_setting
 
+SEVEN_DECADES = "1e-7,1e-6,1e-5,1e-4,1e-3,1e-2,1e-1,1"
+
 
 @click.command()
 @task_option
 @click.option(
     "--optimizers", cls=VariantsOption, registry=OPTIMIZERS, default=["adam,adam-hd,adam-cam-hd,multirate"],
     show_default=True, metavar="NAMES",
-    help="Optimizers, separated by commas; the first is the baseline. Each may carry options and a schedule: "
-    "adam:lr=0.003+cosine.",
+    help="Optimizers, separated by commas; the first is the baseline unless --baseline names others. Each may carry "
+    "options and a schedule: adam:lr=0.003+cosine.",
 )  # fmt: skip
 @seeds_option
 @epochs_option
+@baseline_option
 @out_option
 @resource_options
-def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | None, out: Path, **options: Any) -> None:
+def compare(
+    tasks: list[str],
+    optimizers: list[str],
+    seeds: int,
+    epochs: int | None,
+    baselines: list[str],
+    out: Path,
+    **options: Any,
+) -> None:
     """Train every optimizer on every task with several seeds, and report.
 
     Every finished trial is one line of results.jsonl in the folder; running the same command again goes on
@@ -47,9 +60,9 @@ def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | N
     length = [] if epochs is None else ["--epochs", str(epochs)]
     command = command_text(
         "compare", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers), "--seeds", str(seeds), length,
-        how.words(), "--out", out,
+        baseline_words(baselines, optimizers), how.words(), "--out", out,
     )  # fmt: skip
-    run_and_report(grid(tasks, optimizers, seeds, epochs), command, out, how)
+    run_and_report(grid(tasks, optimizers, seeds, epochs), command, out, how, baselines=baselines)
 
 
 @click.command()
@@ -60,11 +73,12 @@ def compare(tasks: list[str], optimizers: list[str], seeds: int, epochs: int | N
 )  # fmt: skip
 @click.option("--option", default="lr", show_default=True, metavar="NAME", help="The option to vary.")
 @click.option(
-    "--values", default="1e-6,1e-5,1e-4,1e-3,1e-2,1e-1,1", show_default=True, metavar="VALUES",
+    "--values", default=SEVEN_DECADES, show_default=True, metavar="VALUES",
     help="Its values, separated by commas; a value of several parts has / between them.",
 )  # fmt: skip
 @seeds_option
 @epochs_option
+@baseline_option
 @out_option
 @resource_options
 def sweep(
@@ -74,12 +88,14 @@ def sweep(
     values: str,
     seeds: int,
     epochs: int | None,
+    baselines: list[str],
     out: Path,
     **options: Any,
 ) -> None:
     """Train every optimizer with every value of one option, and report.
 
-    Over learning rates the report shows how far from the best one each optimizer still does well.
+    Over learning rates the report shows how far from the best one each optimizer still does well; over another option
+    whose values are numbers, loss and accuracy as curves.
     """
     how = resources(options)
     try:
@@ -89,9 +105,10 @@ def sweep(
     length = [] if epochs is None else ["--epochs", str(epochs)]
     command = command_text(
         "sweep", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers), "--option", option,
-        "--values", values, "--seeds", str(seeds), length, how.words(), "--out", out,
+        "--values", values, "--seeds", str(seeds), length, baseline_words(baselines, optimizers), how.words(),
+        "--out", out,
     )  # fmt: skip
-    run_and_report(grid(tasks, list(dict.fromkeys(variants)), seeds, epochs), command, out, how)
+    run_and_report(grid(tasks, list(dict.fromkeys(variants)), seeds, epochs), command, out, how, baselines=baselines)
 
 
 def _with(name: str, option: str, value: str) -> str:

@@ -43,7 +43,15 @@ class NamesOption(click.Option):
 
 
 class VariantsOption(NamesOption):
-    """An option that takes optimizers, each with options and a schedule of its own if wanted."""
+    """An option that takes optimizers, each with options and a schedule of its own if wanted.
+
+    Args:
+        runs: Whether they will be run, so that their packages must be there.
+    """
+
+    def __init__(self, *arguments: Any, registry: Registry[Any], runs: bool = True, **options: Any) -> None:
+        super().__init__(*arguments, registry=registry, **options)
+        self._runs = runs
 
     def _checked(self, name: str, values: Sequence[str], context: click.Context) -> str:
         if not name:
@@ -55,7 +63,8 @@ class VariantsOption(NamesOption):
         super()._checked(variant.optimizer, values, context)
         if variant.schedule not in SCHEDULES:
             raise click.BadParameter(SCHEDULES.explain_unknown(variant.schedule), context, self)
-        require_installed([variant.optimizer])
+        if self._runs:
+            require_installed([variant.optimizer])
         return str(variant)
 
 
@@ -185,10 +194,37 @@ epochs_option = click.option(
     "--epochs", type=click.IntRange(min=1), help="Epochs of every trial.  [default: the task's own]"
 )
 
+baseline_option = click.option(
+    "--baseline", "baselines", cls=VariantsOption, registry=OPTIMIZERS, runs=False, metavar="NAME",
+    help="Compare all other optimizers with this one; may be repeated. Where it was run with several values of an "
+    "option, the best stands for it.  [default: those of the study, or the first optimizer]",
+)  # fmt: skip
+
 out_option = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True,
     help="Folder for the results. Trials that it holds already are kept.",
 )  # fmt: skip
+
+
+def baseline_words(baselines: Sequence[str], optimizers: Sequence[str]) -> list[str]:
+    """Return the command-line options that name the baselines.
+
+    Args:
+        baselines: As `--baseline` was given.
+        optimizers: What will be run, as `--optimizers` was given.
+
+    Raises:
+        click.BadParameter: If one will not be run, or nothing is left to compare with them.
+    """
+    hint = "'--baseline'"
+    if missing := [name for name in baselines if name not in optimizers]:
+        raise click.BadParameter(
+            f"{missing[0]!r} is not among the --optimizers: add it there, or choose from {', '.join(optimizers)}",
+            param_hint=hint,
+        )
+    if len(baselines) > 1 and set(baselines) == set(optimizers):
+        raise click.BadParameter("all --optimizers are baselines: nothing is left to compare", param_hint=hint)
+    return [word for name in baselines for word in ("--baseline", name)]
 
 
 def command_text(*words: str | Path | Sequence[str]) -> str:

@@ -16,18 +16,31 @@ from multirate.lab.experiment import Experiment, check_data, check_settings, run
 from multirate.lab.reporting.report import make_report
 from multirate.lab.results import Trial
 from multirate.lab.storage import Storage, StorageError
-from multirate.lab.tables import open_console, paper_tables, summary_tables, yardstick_tables
+from multirate.lab.tables import open_console, result_table, yardstick_tables
 
 
 def run_and_report(
-    trials: Sequence[Trial], command: str, out: Path, resources: Resources, study: str | None = None
+    trials: Sequence[Trial],
+    command: str,
+    out: Path,
+    resources: Resources,
+    study: str | None = None,
+    baselines: Sequence[str] = (),
 ) -> None:
     """Run trials into a folder and show what came of them.
+
+    Args:
+        trials: What is to be there in the end.
+        command: The command line that asks for it.
+        out: The folder.
+        resources: Who runs them, on what.
+        study: Name of the study that they belong to.
+        baselines: What to compare with; without any, the study's, or the first optimizer.
 
     Raises:
         click.ClickException: If an optimizer does not take its options, trials failed or the folder is unusable.
     """
-    _run(trials, command, out, resources, study, show_report)
+    _run(trials, command, out, resources, show_report, study, baselines)
 
 
 def run_only(trials: Sequence[Trial], command: str, out: Path, resources: Resources) -> None:
@@ -36,7 +49,7 @@ def run_only(trials: Sequence[Trial], command: str, out: Path, resources: Resour
     Raises:
         click.ClickException: As `run_and_report`.
     """
-    _run(trials, command, out, resources, None, lambda folder: None)
+    _run(trials, command, out, resources, lambda folder: None)
 
 
 def _run(
@@ -44,8 +57,9 @@ def _run(
     command: str,
     out: Path,
     resources: Resources,
-    study: str | None,
     show: Callable[[Path], None],
+    study: str | None = None,
+    baselines: Sequence[str] = (),
 ) -> None:
     console = open_console()
     try:
@@ -65,6 +79,7 @@ def _run(
         machine=resources.machine,
         interval=resources.interval,
         trust_checkpoints=resources.trust_checkpoints,
+        baselines=baselines,
     )
     first = resources.first
     try:
@@ -89,21 +104,24 @@ def _show(out: Path, show: Callable[[Path], None]) -> None:
         show(out)
 
 
-def show_report(folder: Path) -> None:
-    """Make the report of a folder and print its table.
+def show_report(folder: Path, baselines: Sequence[str] = ()) -> None:
+    """Make the report of a folder and print its tables.
 
     Raises:
-        StorageError: If there is nothing to report, or something cannot be read or written.
+        StorageError: If there is nothing to report, a baseline is not there, or something cannot be read or written.
     """
-    report = make_report(Storage(folder))
+    report = make_report(Storage(folder), baselines)
     console = open_console()
     # The tables by task of a yardstick have hundreds of lines; they are in its files.
-    tables = (
-        [*summary_tables(report.summaries), *paper_tables(report.paper)]
+    drawn = (
+        [
+            *(result_table(table, task) for task, tables in report.tables.items() for table in tables),
+            *(result_table(table, "all tasks") for table in report.overall),
+        ]
         if report.yardstick is None
         else yardstick_tables(report.yardstick)
     )
-    for table in tables:
+    for table in drawn:
         console.print(table)
     show_paths([*report.pictures, *report.texts, report.page])
 

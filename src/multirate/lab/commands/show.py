@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from multirate.lab.commands.options import baseline_option
 from multirate.lab.commands.running import show_report
-from multirate.lab.reporting.claims import judge_claims, markdown
+from multirate.lab.reporting.claim_rows import markdown
+from multirate.lab.reporting.claims import judge_claims
 from multirate.lab.storage import Storage, StorageError, write_whole
 from multirate.lab.tables import claims_table, open_console, registry_tables
 
@@ -18,12 +20,13 @@ _folder = click.argument("folder", type=click.Path(exists=True, file_okay=False,
 
 @click.command()
 @_folder
-def report(folder: Path) -> None:
+@baseline_option
+def report(folder: Path, baselines: list[str]) -> None:
     """Make the tables, pictures and page of FOLDER anew, or of every experiment below it."""
     folders = sorted(path.parent for path in folder.rglob(Storage.ROWS)) or [folder]
     try:
         for each in folders:
-            show_report(each)
+            show_report(each, baselines)
     except StorageError as error:
         raise click.ClickException(str(error)) from error
 

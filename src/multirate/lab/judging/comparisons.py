@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.stats import t
 from statsmodels.stats.multitest import multipletests
@@ -14,7 +14,7 @@ from multirate.lab.judging.estimates import Estimate, bootstrap_interval, estima
 
 @dataclass(frozen=True)
 class Comparison:
-    """One group of values against a baseline.
+    """One group of values against a baseline or a published figure.
 
     Attributes:
         difference: Mean of the group minus mean of the baseline; None when one of them is empty.
@@ -81,43 +81,53 @@ def correct(p_values: Sequence[float | None], method: str = "holm") -> list[floa
 
 
 def compare(
-    groups: Mapping[str, Sequence[float]],
-    baseline: str,
+    measures: Sequence[Mapping[str, Sequence[float]]],
+    baselines: Sequence[str],
     *,
     confidence: float = 0.95,
     resamples: int = 9999,
     seed: int = 0,
     method: str = "holm",
-) -> dict[str, Comparison]:
-    """Compare every group with one of them, with one correction over all these tests.
+) -> list[dict[tuple[str, str], Comparison]]:
+    """Compare every group with every baseline in one measure or several, with one correction over all these tests.
+
+    Baselines are not compared among themselves: further tests would cost those that were asked for.
 
     Args:
-        groups: One number for each seed, by the name of the group.
-        baseline: Name of the group that the others are compared with.
+        measures: For each measure one number for each seed, by the name of the group.
+        baselines: Names of the groups that the others are compared with.
         confidence: Of the intervals, which are not corrected, between 0 and 1.
         resamples: Of the bootstrap behind the intervals.
         seed: Of the bootstrap.
         method: Of the correction, as for `correct`.
 
     Returns:
-        One comparison for each group but the baseline, in the order of `groups`.
+        For each measure one comparison for each group that is no baseline with each baseline, by these two names.
 
     Raises:
-        ValueError: If there is no group of the baseline's name, or a value is infinite or not a number.
+        ValueError: If a measure has no group of a baseline's name, or a value is infinite or not a number.
     """
-    if baseline not in groups:
-        raise ValueError(f"baseline={baseline!r} is not among the groups: choose one of {', '.join(groups)}")
-    others = {name: values for name, values in groups.items() if name != baseline}
-    p_values = [welch(values, groups[baseline]) for values in others.values()]
-    return {
-        name: Comparison(
-            difference=_difference(estimate(values), estimate(groups[baseline])),
-            interval=bootstrap_interval(values, groups[baseline], confidence, resamples, seed),
-            p=p,
-            p_corrected=p_corrected,
+    found: list[dict[tuple[str, str], Comparison]] = []
+    for groups in measures:
+        if unknown := [name for name in baselines if name not in groups]:
+            raise ValueError(f"baseline {unknown[0]!r} is not among the groups: choose one of {', '.join(groups)}")
+        found.append(
+            {
+                (name, baseline): Comparison(
+                    difference=_difference(estimate(values), estimate(groups[baseline])),
+                    interval=bootstrap_interval(values, groups[baseline], confidence, resamples, seed),
+                    p=welch(values, groups[baseline]),
+                    p_corrected=None,
+                )
+                for name, values in groups.items()
+                if name not in baselines
+                for baseline in baselines
+            }
         )
-        for (name, values), p, p_corrected in zip(others.items(), p_values, correct(p_values, method), strict=True)
-    }
+    corrected = iter(correct([each.p for row in found for each in row.values()], method))
+    return [
+        {pair: replace(comparison, p_corrected=next(corrected)) for pair, comparison in row.items()} for row in found
+    ]
 
 
 def compare_published(

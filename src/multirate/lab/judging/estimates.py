@@ -11,6 +11,9 @@ from typing import Any
 
 from scipy.stats import binom, bootstrap
 
+LONGEST = 1e6
+"""From here on a number is written with its power of ten."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -27,13 +30,28 @@ class Estimate:
     count: int
 
     def text(self, digits: int, scale: float = 1.0) -> str:
-        """Return `mean ± standard error` with so many decimals, both multiplied by `scale`."""
+        """Return `mean ± standard error`, both multiplied by `scale`, as `number_texts` writes them."""
         if self.mean is None:
             return "–"
-        text = f"{self.mean * scale:.{digits}f}"
-        if self.standard_error is not None:
-            text += f" ± {self.standard_error * scale:.{digits}f}"
-        return text
+        return " ± ".join(
+            number_texts([value * scale for value in (self.mean, self.standard_error) if value is not None], digits)
+        )
+
+
+def number_texts(values: Sequence[float], digits: int, sign: str = "") -> list[str]:
+    """Return numbers that belong together with so many decimals.
+
+    Where the largest would have seven digits or more before the point, or would round to 0, all have four significant
+    digits and a power of ten.
+
+    Args:
+        values: Finite numbers.
+        digits: Decimals.
+        sign: `+` for a sign before positive numbers too.
+    """
+    largest = max((abs(value) for value in values), default=0.0)
+    readable = not largest or 0.5 * 10**-digits <= largest < LONGEST
+    return [f"{value:{sign}.{digits}f}" if readable else f"{value:{sign}.3e}" for value in values]
 
 
 def estimate(values: Sequence[float]) -> Estimate:

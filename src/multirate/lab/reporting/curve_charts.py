@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +19,9 @@ Runs: TypeAlias = Mapping[str, Sequence[Curves]]
 MOST_LINES = 12
 MOST_ROWS = 160
 HEAT_CELLS = 40_000
+LEVEL_RATES = (
+    "Before the levels are combined; nodes finer than a tensor, but for gates, are averaged over their tensor."
+)
 QUANTILES: Mapping[str, float] = {
     "lowest node": 0.0,
     "lower quartile of nodes": 0.25,
@@ -37,6 +41,7 @@ def curve_charts(runs: Runs, looks: Mapping[str, Look]) -> list[Chart]:
     charts = [
         learning_chart(runs, looks),
         rates_chart(runs),
+        *level_charts(runs),
         *heat_charts(runs),
         weights_chart(runs),
         *agreement_charts(runs),
@@ -64,22 +69,64 @@ def learning_chart(runs: Runs, looks: Mapping[str, Look]) -> Chart:
 
 def rates_chart(runs: Runs) -> Chart:
     """Return the rate of every layer over time, a panel for every optimizer, all to one scale."""
-    layers = _keys(curves.get("layer_rates", {}) for seeds in runs.values() for curves in seeds)
-    chosen = _spaced(layers, MOST_LINES)
-    looks = {layer: Look(color) for layer, color in zip(chosen, ordered_colors(len(chosen)), strict=True)}
-    panels = [(name, _node_lines(seeds, ("layer_rates",), looks, logarithmic=True)) for name, seeds in runs.items()]
-    limits = _log_range([line for _, lines in panels for line in lines])
-    some = f"{len(chosen)} of the {len(layers)} layers, from the first to the last. " if chosen != layers else ""
+    some, panels = _rate_panels(runs, ("layer_rates",), "layers", one_scale=True)
     return Chart(
         "rates",
         "Learning rate of every layer",
         f"{some}The rate really applied, averaged over the layer's elements; geometric mean over seeds, the band "
         "reaches from the lowest seed to the highest. All panels share one scale.",
-        tuple(
-            Panel(name, "step", "learning rate", lines, log_y=True, y_range=limits) for name, lines in panels if lines
-        ),
+        panels,
         one_scale=True,
     )
+
+
+def level_charts(runs: Runs) -> list[Chart]:
+    """Return the rates that the nodes of every level learned over time, a chart for every level but that of layers."""
+    charts = []
+    for level, key in _file_keys("rates", _other_levels(runs)).items():
+        some, panels = _rate_panels(runs, ("rates", level), "nodes", one_scale=False)
+        charts.append(
+            Chart(
+                key,
+                f"Learned rates of the level “{level}”",
+                f"{some}{LEVEL_RATES} Geometric mean over seeds, the band reaches from the lowest seed to the highest. "
+                "Each panel has its own scale.",
+                panels,
+            )
+        )
+    return charts
+
+
+def _rate_panels(runs: Runs, path: tuple[str, ...], what: str, *, one_scale: bool) -> tuple[str, tuple[Panel, ...]]:
+    """Return what is said where not every node is drawn, and a panel for every method that has some."""
+    nodes = _keys(_part(curves, path) for seeds in runs.values() for curves in seeds)
+    chosen = _spaced(nodes, MOST_LINES)
+    looks = {node: Look(color) for node, color in zip(chosen, ordered_colors(len(chosen)), strict=True)}
+    lines = {name: _node_lines(seeds, path, looks, logarithmic=True) for name, seeds in runs.items()}
+    every = _log_range([line for found in lines.values() for line in found])
+    some = f"{len(chosen)} of the {len(nodes)} {what}, from the first to the last. " if chosen != nodes else ""
+    # Beside the numbers of a panel in the middle there is no room for more.
+    y_label = "learning rate" if one_scale else ""
+    panels = []
+    for name, found in lines.items():
+        if found:
+            panel = Panel(name, "step", y_label, found, log_y=True, y_range=every)
+            panels.append(panel if one_scale else _alone(panel))
+    return some, tuple(panels)
+
+
+def _alone(panel: Panel) -> Panel:
+    """Give a panel its own scale, an even one where rates moved so little that powers of ten would show nothing."""
+    values = [value for line in panel.lines for value in (*line.band.low, *line.band.high)]
+    if max(values) > 5 * min(values):
+        return replace(panel, y_range=_log_range(panel.lines))
+    margin = max(0.1 * (max(values) - min(values)), 0.05 * min(values))
+    return replace(panel, log_y=False, y_range=(min(values) - margin, max(values) + margin))
+
+
+def _other_levels(runs: Runs) -> list[str]:
+    # What the level of layers learned shows in the rates applied to them already.
+    return [level for level in _levels(runs, "rates") if level != "layer"]
 
 
 def heat_charts(runs: Runs) -> list[Chart]:
@@ -95,18 +142,15 @@ def heat_charts(runs: Runs) -> list[Chart]:
             one_scale=True,
         )
     ]
-    # What the level of layers learned shows in the rates applied to them already.
-    levels = [level for level in _levels(runs, "rates") if level != "layer"]
     charts += [
         Chart(
             key,
-            f"Learned rates of the level “{level}”",
-            "Before the levels are combined; a node finer than a tensor is averaged over its tensor. Geometric mean "
-            "over seeds; all panels share one colour scale.",
+            f"Learned rates of the level “{level}”, as a map",
+            f"{LEVEL_RATES} Geometric mean over seeds; all panels share one colour scale.",
             _heat_panels(runs, ("rates", level)),
             one_scale=True,
         )
-        for level, key in _file_keys("rates-map", levels).items()
+        for level, key in _file_keys("rates-map", _other_levels(runs)).items()
     ]
     return [chart for chart in charts if chart.panels]
 

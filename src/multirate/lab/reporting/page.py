@@ -12,9 +12,9 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from multirate.lab.reporting.charts import Chart
-from multirate.lab.reporting.paper import PaperRow
+from multirate.lab.reporting.columns import ResultTable
 from multirate.lab.reporting.plots import plot
-from multirate.lab.reporting.sections import optimizers_table, origin, paper_table, summary_table
+from multirate.lab.reporting.sections import optimizers_table, origin, table_card
 from multirate.lab.reporting.summaries import Summary
 from multirate.lab.results import TrialResult
 from multirate.lab.tasks import TASKS
@@ -23,25 +23,27 @@ from multirate.lab.tasks import TASKS
 def render_page(
     results: Sequence[TrialResult],
     summaries: Sequence[Summary],
-    paper: Sequence[PaperRow],
+    tables: Mapping[str, Sequence[ResultTable]],
     charts: Mapping[str, Sequence[Chart]],
-    overall: Sequence[Chart],
+    overall_tables: Sequence[ResultTable],
+    overall_charts: Sequence[Chart],
 ) -> str:
     """Return the page.
 
     Args:
         results: All finished trials.
-        summaries: Of these trials; the first of every task is its baseline.
-        paper: A paper's figures beside ours; none when there are none.
+        summaries: Of these trials.
+        tables: The tables of every task.
         charts: The charts of every task.
-        overall: The charts over all tasks.
+        overall_tables: The tables over all tasks.
+        overall_charts: The charts over all tasks.
     """
     figures: dict[str, dict[str, Any]] = {}
-    parts = [paper_table(paper)] if paper else []
-    parts += [_chart_section(chart, figures) for chart in overall]
+    parts = [table_card(table) for table in overall_tables]
+    parts += [_chart_section(chart, figures) for chart in overall_charts]
     for task, its_charts in charts.items():
-        own = [summary for summary in summaries if summary.task == task]
-        parts.append(f"<h2>{escape(task)}</h2>{_task_line(task)}{summary_table(own)}")
+        parts.append(f"<h2>{escape(task)}</h2>{_task_line(task)}")
+        parts += [table_card(table) for table in tables[task]]
         parts += [_chart_section(chart, figures) for chart in its_charts]
     parts += [optimizers_table(results, summaries), origin(results)]
     template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multirate.lab.judging.comparisons import Comparison, compare_published, correct
 from multirate.lab.judging.estimates import Estimate, estimate
@@ -23,8 +23,7 @@ class PaperRow:
         optimizer: Our variant; the paper's optimizer where we have no result.
         paper: The published figure.
         ours: Over the seeds that did not diverge.
-        comparison: Ours minus the paper's.
-        p_corrected: Of Welch's test, corrected by Holm's method for all rows of the table.
+        comparison: Ours minus the paper's; its p-value is corrected by Holm's method for all rows of the table.
     """
 
     task: str
@@ -32,14 +31,14 @@ class PaperRow:
     paper: Published
     ours: Estimate
     comparison: Comparison
-    p_corrected: float | None
 
     @property
     def mark(self) -> str:
         """Whether ours is significantly above or below the paper's: `▲`, `▼` or `≈`; `–` when not testable."""
-        if self.p_corrected is None or self.comparison.difference is None:
+        p = self.comparison.p_corrected
+        if p is None or self.comparison.difference is None:
             return "–"
-        if self.p_corrected >= LEVEL:
+        if p >= LEVEL:
             return "≈"
         return "▲" if self.comparison.difference > 0 else "▼"
 
@@ -90,7 +89,7 @@ def compare_with_paper(results: Sequence[TrialResult], study: object) -> list[Pa
     ]
     corrected = correct([comparison.p for comparison in comparisons])
     return [
-        PaperRow(task, optimizer, figure, estimate(values), comparison, p)
+        PaperRow(task, optimizer, figure, estimate(values), replace(comparison, p_corrected=p))
         for ((task, _), figure, optimizer, values), comparison, p in zip(pairs, comparisons, corrected, strict=True)
     ]
 

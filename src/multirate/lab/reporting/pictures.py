@@ -41,6 +41,8 @@ MOST_MAP_LABELS, MAP_LABEL_LENGTH = 12, 18
 PANEL, TITLE = (3.3, 2.3), 0.75  # inches
 ALONE = 5.2
 """Width of a panel that stands alone: the title has to fit above it."""
+TITLE_LENGTH = 36
+"""Letters of a panel's title that have room above it; longer ones are written smaller."""
 LINE_POINTS = 150
 
 
@@ -129,7 +131,7 @@ def _explain(figure: Figure, chart: Chart, axes: Sequence[Axes]) -> None:
 
 
 def _draw_panel(axis: Axes, panel: Panel, heat_range: tuple[float, float]) -> None:
-    axis.set_title(_plain(panel.title))
+    axis.set_title(_plain(panel.title), fontsize=min(11, 11 * TITLE_LENGTH / max(len(panel.title), 1)))
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
     if panel.heat is not None:
@@ -211,6 +213,9 @@ def _thin_ticks(axis: Axes) -> None:
     for scaled, direction in ((axis.get_xscale(), axis.xaxis), (axis.get_yscale(), axis.yaxis)):
         if scaled == "linear":
             direction.set_major_locator(MaxNLocator(4))
+            if max(map(abs, direction.get_view_interval())) < 0.01:
+                direction.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+                direction.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         else:
             low, high = sorted(direction.get_view_interval())
             few = low > 0 and high < 30 * low
@@ -218,6 +223,12 @@ def _thin_ticks(axis: Axes) -> None:
             direction.set_minor_locator(NullLocator())
             if few:
                 direction.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
+def _short(value: float) -> str:
+    """Write a small number with its power of ten: zeros after the point would need the room of the axis."""
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if float(mantissa) else "0"
 
 
 def _plain(text: str) -> str:

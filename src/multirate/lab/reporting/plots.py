@@ -171,9 +171,11 @@ def _layout(chart: Chart, columns: int, width: int) -> Plain:
         layout[f"yaxis{suffix}"] = _y_axis(
             chart, panel, index, [max(upper - panel_height / inside, 0), upper], labelled
         )
+        # About six tenths of its height a letter; a title that is too long for its panel is written smaller.
+        size = min(13.0, round((right - left) * width / (0.6 * max(len(panel.title), 1)), 1))
         layout["annotations"].append(
             {
-                "text": f"<b>{_escaped(panel.title)}</b>", "font": {"size": 13, "color": INK}, "showarrow": False,
+                "text": f"<b>{_escaped(panel.title)}</b>", "font": {"size": size, "color": INK}, "showarrow": False,
                 "xref": "paper", "x": left, "xanchor": "left", "yref": "paper", "y": upper, "yanchor": "bottom",
             }
         )  # fmt: skip
@@ -197,7 +199,7 @@ def _x_axis(panel: Panel, index: int, domain: Sequence[float]) -> Plain:
 def _y_axis(chart: Chart, panel: Panel, index: int, domain: Sequence[float], labelled: bool) -> Plain:
     axis: Plain = {
         "domain": domain, "anchor": _axis("x", index), "gridcolor": GRID, "linecolor": AXIS, "zeroline": False,
-        "showticklabels": labelled, "automargin": "left", "nticks": 6,
+        "showticklabels": labelled, "automargin": "left", "nticks": 6, "exponentformat": "power",
     }  # fmt: skip
     if labelled and panel.y_label:
         axis["title"] = {"text": _escaped(panel.y_label), "standoff": 8}

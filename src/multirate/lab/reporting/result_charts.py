@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from multirate.lab.judging.profiles import performance_profiles, ratio_grid
+from multirate.lab.judging.estimates import estimate
+from multirate.lab.judging.profiles import Profile, performance_profiles, ratio_grid
 from multirate.lab.reporting.bands import Band
-from multirate.lab.reporting.charts import Chart, Line, Look, Panel
-from multirate.lab.reporting.families import Family
+from multirate.lab.reporting.charts import Chart, Line, Look, Panel, assign_looks
+from multirate.lab.reporting.families import Family, Sweep
+from multirate.lab.results import TrialResult
 
 WIDEST_RATIO = 4.0
 """Where the axis of performance profiles ends: a method this far from the best one earns nothing."""
@@ -40,25 +42,115 @@ def robustness_chart(families: Sequence[Family], looks: Mapping[str, Look]) -> C
     )
 
 
-def profile_chart(
-    losses: Mapping[str, Mapping[str, Sequence[float | None]]], looks: Mapping[str, Look]
-) -> Chart | None:
+def sweep_charts(sweeps: Sequence[Sweep], results: Sequence[TrialResult], baselines: Sequence[str]) -> list[Chart]:
+    """Return the results over every option that was swept, learning rates aside: one chart for each option.
+
+    Args:
+        sweeps: Of one task.
+        results: Finished trials of that task.
+        baselines: Variants that are drawn as level lines, where they are not of the sweep themselves.
+    """
+    trials: dict[str, list[TrialResult]] = {}
+    for result in results:
+        trials.setdefault(result.optimizer, []).append(result)
+    return [
+        _sweep_chart(option, [sweep for sweep in sweeps if sweep.option == option], trials, baselines)
+        for option in dict.fromkeys(sweep.option for sweep in sweeps)
+    ]
+
+
+def _sweep_chart(
+    option: str, sweeps: Sequence[Sweep], trials: Mapping[str, Sequence[TrialResult]], baselines: Sequence[str]
+) -> Chart:
+    swept = {variant for sweep in sweeps for variant in sweep.variants.values()}
+    places = sorted({place for sweep in sweeps for place in sweep.variants})
+    # A baseline may have the very name of a sweep: it is its optimizer with the option left alone.
+    level = {
+        f"{name} (baseline)": dict.fromkeys((places[0], places[-1]), trials[name])
+        for name in baselines
+        if name not in swept
+    }
+    courses = {sweep.name: {place: trials[name] for place, name in sweep.variants.items()} for sweep in sweeps}
+    courses = {**level, **courses}
+    looks = assign_looks(courses)
+    logarithmic = places[0] > 0 and places[-1] >= 10 * places[0]
+    x_label = f"last part of {option}" if sweeps[0].parts else option
+    panels = []
+    for title, y_label, measure in (("Final test loss", "loss", _loss), ("Final test accuracy", "%", _per_cent)):
+        lines = tuple(
+            _course(name, replace(looks[name], markers=name not in level), course, measure)
+            for name, course in courses.items()
+        )
+        centers = [center for line in lines for center in line.band.center]
+        if centers:
+            # Losses that exploded must not press all others into one line.
+            wide = measure is _loss and min(centers) > 0 and max(centers) > 10 * min(centers)
+            limits = (min(centers) / 1.5, 1.5 * max(centers)) if wide else None
+            panels.append(Panel(title, x_label, y_label, lines, log_x=logarithmic, log_y=wide, y_range=limits))
+    return Chart(
+        f"sweep-{option.replace('_', '-')}",
+        f"Result against {option}",
+        "Mean over the seeds that did not diverge; the band is one standard error to either side. A cross at the upper "
+        "edge marks a value with diverged seeds."
+        + (" Level lines: the baselines, which have no such option or one value of it." if level else ""),
+        tuple(panels),
+    )
+
+
+def _course(
+    name: str,
+    look: Look,
+    course: Mapping[float, Sequence[TrialResult]],
+    measure: Callable[[TrialResult], float | None],
+) -> Line:
+    found = {
+        place: estimate([value for trial in trials if (value := measure(trial)) is not None])
+        for place, trials in course.items()
+    }
+    known = [(place, each.mean, each.standard_error or 0.0) for place, each in found.items() if each.mean is not None]
+    band = Band(
+        tuple(place for place, _, _ in known),
+        tuple(mean for _, mean, _ in known),
+        tuple(mean - error for _, mean, error in known),
+        tuple(mean + error for _, mean, error in known),
+    )
+    diverged = tuple(place for place, trials in course.items() if any(trial.diverged for trial in trials))
+    return Line(name, look, band, diverged if look.markers else ())
+
+
+def _loss(trial: TrialResult) -> float | None:
+    return trial.test_loss
+
+
+def _per_cent(trial: TrialResult) -> float | None:
+    return None if trial.test_accuracy is None else 100 * trial.test_accuracy
+
+
+def loss_profiles(losses: Mapping[str, Mapping[str, Sequence[float | None]]]) -> dict[str, Profile]:
     """Return the performance profiles of the final test loss over several tasks.
 
     Args:
         losses: Final losses over seeds, by task and then by method; None for a seed that diverged.
-        looks: How each method is drawn.
 
     Returns:
-        The chart; None below two tasks with positive losses or below two methods that ran on all of them.
+        By method; none below two tasks with positive losses or below two methods that ran on all of them.
     """
     costs = {task: {name: _cost(values) for name, values in row.items()} for task, row in losses.items()}
     # A ratio of losses means nothing where one of them is zero or less.
     kept = {task: row for task, row in costs.items() if all(cost is None or cost > 0 for cost in row.values())}
     shared = [name for name in next(iter(kept.values()), {}) if all(name in row for row in kept.values())]
     if len(kept) < 2 or len(shared) < 2:
-        return None
-    profiles = performance_profiles({task: {name: row[name] for name in shared} for task, row in kept.items()})
+        return {}
+    return performance_profiles({task: {name: row[name] for name in shared} for task, row in kept.items()})
+
+
+def profile_chart(profiles: Mapping[str, Profile], looks: Mapping[str, Look]) -> Chart:
+    """Return the performance profiles as lines.
+
+    Args:
+        profiles: By method.
+        looks: How each method is drawn.
+    """
     corners = [ratio for ratio in ratio_grid(profiles.values()) if ratio < WIDEST_RATIO] + [WIDEST_RATIO]
     lines = []
     for name, profile in profiles.items():
@@ -66,12 +158,13 @@ def profile_chart(
         band = Band(tuple(corners), shares, shares, shares)
         lines.append(Line(name, replace(looks[name], steps=True), band))
     panel = Panel("", "final test loss / lowest of the task", "% of tasks", tuple(lines), log_x=True, y_range=(0, 103))
+    tasks = max((profile.tasks for profile in profiles.values()), default=0)
     return Chart(
         "profile",
-        f"Performance profile over {len(kept)} tasks",
+        f"Performance profile over {tasks} tasks",
         "On which share of the tasks the final test loss (median over seeds) is within a factor of the lowest one. "
         "Higher and further left is better. Only methods that ran on all these tasks are compared.",
-        (panel,),
+        (panel,) if profiles else (),
     )
 
 

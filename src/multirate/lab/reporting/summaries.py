@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from multirate.lab.judging.comparisons import Comparison, compare
-from multirate.lab.judging.estimates import Estimate, estimate
+from multirate.lab.judging.estimates import Estimate, estimate, number_texts
 from multirate.lab.judging.targets import Reached, reached, steps_to_target, time_to_target
 from multirate.lab.recording import rounded
-from multirate.lab.reporting.families import find_families
+from multirate.lab.reporting.families import find_families, stands_for
 from multirate.lab.results import Trial, TrialResult
 
 Curves: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Against:
+    """One optimizer against a baseline.
+
+    Attributes:
+        baseline: The baseline's variant.
+        loss: By the final test loss.
+        accuracy: By the final test accuracy, 0 to 1.
+    """
+
+    baseline: str
+    loss: Comparison
+    accuracy: Comparison
 
 
 @dataclass(frozen=True)
@@ -26,12 +42,13 @@ class Summary:
         task: Name of the task.
         optimizer: The variant of an optimizer.
         test_loss: Over the seeds that did not diverge.
-        loss_comparison: With the baseline, the first optimizer of the task; None for itself.
         test_accuracy: Over the seeds that did not diverge, 0 to 1.
-        accuracy_comparison: The same as for the loss.
+        baselines: Variants of the baselines of the task, in the order wanted.
+        against: The comparisons with these, p-values corrected by Holm's method for all comparisons of the task, of
+            losses and of accuracies; none for a baseline.
         diverged: How many seeds diverged.
         best_epoch: Median over seeds of the epoch with the lowest test loss; None when not known.
-        target: The test loss to reach: the mean final one of the baseline.
+        target: The test loss to reach: the mean final one of the first baseline.
         steps_to_target: Over all seeds; None when no curves tell.
         seconds_to_target: In training time, over all seeds; None when no curves tell.
         seconds: Training time, over the seeds that did not diverge.
@@ -40,9 +57,9 @@ class Summary:
     task: str
     optimizer: str
     test_loss: Estimate
-    loss_comparison: Comparison | None
     test_accuracy: Estimate
-    accuracy_comparison: Comparison | None
+    baselines: Sequence[str]
+    against: Sequence[Against]
     diverged: int
     best_epoch: float | None
     target: float | None
@@ -52,32 +69,46 @@ class Summary:
 
 
 def summarise(
-    results: Iterable[TrialResult], order: Sequence[str], curves: Mapping[Trial, Curves] | None = None
+    results: Iterable[TrialResult],
+    order: Sequence[str],
+    curves: Mapping[Trial, Curves] | None = None,
+    baselines: Sequence[str] = (),
 ) -> list[Summary]:
     """Summarise trials by task and optimizer.
 
     Args:
         results: Finished trials.
-        order: Optimizers in the order of the summary. Those not named follow. The first of a task is its baseline;
-            where it was run with several learning rates, that one of them with the lowest loss is.
+        order: Optimizers in the order of the summary. Those not named follow.
         curves: Of those trials that have some.
+        baselines: What to compare with, by names as `stands_for` takes them. A task that has none of them, as without
+            any named, has its first optimizer, of several learning rates that with the lowest loss; one that has
+            nothing else has the first of them.
 
     Returns:
-        One summary for every pair that has a trial, tasks in the order of their first appearance.
+        One summary for every pair that has a trial, tasks in the order of their first appearance, baselines first.
     """
     cells: dict[str, dict[str, list[TrialResult]]] = {}
     for result in results:
         cells.setdefault(result.task, {}).setdefault(result.optimizer, []).append(result)
     names = list(dict.fromkeys([*order, *(optimizer for cell in cells.values() for optimizer in cell)]))
-    ordered = [_baseline_first({name: cell[name] for name in names if name in cell}) for cell in cells.values()]
-    return [summary for cell in ordered for summary in _summarise_task(cell, curves or {})]
+    summaries: list[Summary] = []
+    for cell in cells.values():
+        ordered = {name: cell[name] for name in names if name in cell}
+        chosen = _baselines(ordered, baselines)
+        first = {name: ordered[name] for name in chosen}
+        summaries += _summarise_task({**first, **ordered}, chosen, curves or {})
+    return summaries
 
 
-def _baseline_first(cell: dict[str, list[TrialResult]]) -> dict[str, list[TrialResult]]:
+def _baselines(cell: Mapping[str, Sequence[TrialResult]], wanted: Sequence[str]) -> list[str]:
+    results = [result for own in cell.values() for result in own]
+    named = (stands_for(name, results) for name in wanted)
+    found = list(dict.fromkeys(variant for variant in named if variant is not None))
+    if found:
+        # Of a study under way there may be nothing but baselines: then the others are compared with the first.
+        return found if len(found) < len(cell) else found[:1]
     first = next(iter(cell))
-    families = find_families([result for results in cell.values() for result in results])
-    baseline = next((family.best for family in families if first in family.variants.values()), first)
-    return {baseline: cell[baseline], **cell}
+    return [next((family.best for family in find_families(results) if first in family.variants.values()), first)]
 
 
 def text_of_reached(found: Reached | None, digits: int) -> str:
@@ -92,30 +123,31 @@ def text_of_reached(found: Reached | None, digits: int) -> str:
 
 def text_of_difference(comparison: Comparison | None, digits: int, scale: float = 1.0) -> str:
     """Return the signed difference with so many decimals, multiplied by `scale`."""
-    if comparison is None or comparison.difference is None:
-        return "–"
-    return _signed(comparison.difference * scale, digits)
+    texts = _texts(comparison, digits, scale)
+    return texts[0] if texts else "–"
 
 
 def text_of_interval(comparison: Comparison | None, digits: int, scale: float = 1.0) -> str:
     """Return the interval of the difference, written alike; nothing where it is undefined."""
-    if comparison is None or comparison.interval is None:
-        return ""
-    low, high = comparison.interval
-    return f"[{_signed(low * scale, digits)}, {_signed(high * scale, digits)}]"
+    _, *ends = _texts(comparison, digits, scale) or [""]
+    return f"[{', '.join(ends)}]" if ends else ""
 
 
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
+def _texts(comparison: Comparison | None, digits: int, scale: float) -> list[str]:
+    """Return the difference and the ends of its interval, as far as they are known."""
+    if comparison is None or comparison.difference is None:
+        return []
+    values = [scale * value for value in (comparison.difference, *(comparison.interval or ()))]
+    return [re.sub("^-", "−", text) for text in number_texts(values, digits, sign="+")]
 
 
-def _summarise_task(cell: Mapping[str, Sequence[TrialResult]], curves: Mapping[Trial, Curves]) -> list[Summary]:
-    baseline = next(iter(cell))
+def _summarise_task(
+    cell: Mapping[str, Sequence[TrialResult]], baselines: Sequence[str], curves: Mapping[Trial, Curves]
+) -> list[Summary]:
     losses = {name: _values(results, _loss) for name, results in cell.items()}
     accuracies = {name: _values(results, _accuracy) for name, results in cell.items()}
-    loss_comparisons = compare(losses, baseline)
-    accuracy_comparisons = compare(accuracies, baseline)
-    mean = estimate(losses[baseline]).mean
+    by_loss, by_accuracy = compare([losses, accuracies], baselines)
+    mean = estimate(losses[baselines[0]]).mean
     # As curves are kept, so that a single seed reaches its own loss.
     target = None if mean is None else rounded(mean)
     return [
@@ -123,9 +155,13 @@ def _summarise_task(cell: Mapping[str, Sequence[TrialResult]], curves: Mapping[T
             task=results[0].task,
             optimizer=name,
             test_loss=estimate(losses[name]),
-            loss_comparison=loss_comparisons.get(name),
             test_accuracy=estimate(accuracies[name]),
-            accuracy_comparison=accuracy_comparisons.get(name),
+            baselines=baselines,
+            against=[
+                Against(baseline, by_loss[name, baseline], by_accuracy[name, baseline])
+                for baseline in baselines
+                if name not in baselines
+            ],
             diverged=sum(result.diverged for result in results),
             best_epoch=_best_epoch(results),
             target=target,

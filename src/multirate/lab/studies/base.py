@@ -67,6 +67,7 @@ class Study:
         citation: Where the protocol comes from.
         stages: What to run, one after the other; the last one's results are the study's.
         first: Epoch to which all trials are trained before any goes further; None trains each to its end at once.
+        baselines: The variants that the others are compared with; without any, the first one.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Study:
     citation: str
     stages: Sequence[Stage]
     first: int | None = None
+    baselines: Sequence[str] = ()
 
 
 def grid(tasks: Sequence[str], optimizers: Sequence[str], seeds: int, epochs: int | None) -> list[Trial]:

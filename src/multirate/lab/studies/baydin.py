@@ -20,4 +20,5 @@ BAYDIN = Study(
     "logistic regression (10 epochs) and a feed-forward network (100) on MNIST: SGD, SGDN, Adam and their HD forms",
     "Baydin et al. 2018, arXiv 1703.04782, section 4",
     (Stage("", _trials),),
+    baselines=("sgd", "sgdn", "adam"),
 )

@@ -34,16 +34,20 @@ def _table(tasks: tuple[str, ...], rows: Mapping[str, tuple[tuple[float, float],
     }
 
 
+_TABLE_2 = _table(
+    ("mnist/ffnn-100-100", "mnist/ffnn-1000-100", "mnist/ffnn-1000-1000"),
+    {
+        "adam-cam-hd-3": ((97.91, 0.07), (97.92, 0.15), (98.29, 0.07)),
+        "adam-cam-hd": ((98.12, 0.06), (98.09, 0.06), (98.39, 0.04)),
+        "adam-hd": ((97.86, 0.07), (97.19, 0.26), (97.83, 0.12)),
+        "adam": ((97.93, 0.09), (97.48, 0.14), (97.49, 0.11)),
+    },
+)
+
 PUBLISHED: Mapping[str, Cells] = {
-    "table2": _table(
-        ("mnist/ffnn-100-100", "mnist/ffnn-1000-100", "mnist/ffnn-1000-1000"),
-        {
-            "adam-cam-hd-3": ((97.91, 0.07), (97.92, 0.15), (98.29, 0.07)),
-            "adam-cam-hd": ((98.12, 0.06), (98.09, 0.06), (98.39, 0.04)),
-            "adam-hd": ((97.86, 0.07), (97.19, 0.26), (97.83, 0.12)),
-            "adam": ((97.93, 0.09), (97.48, 0.14), (97.49, 0.11)),
-        },
-    ),
+    "table2": _TABLE_2,
+    # The same figures: which reading of Eq. 35 leads to them is the question.
+    "readings": {cell: figure for cell, figure in _TABLE_2.items() if cell[1] != "adam-hd"},
     "table3": _table(
         ("mnist/lenet", "cifar10/lenet", "svhn/lenet"),
         {

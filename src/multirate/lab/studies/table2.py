@@ -20,4 +20,5 @@ TABLE2 = Study(
     "feed-forward networks on MNIST: Adam, Adam-HD, Adam-CAM-HD with two and with three levels",
     "arXiv 2008.07277, Table 2",
     (Stage("", _trials),),
+    baselines=("adam", "adam-hd"),
 )

@@ -57,4 +57,5 @@ TABLE3 = Study(
     "LeNet-5 on MNIST, CIFAR-10 and, where at hand, SVHN: epochs chosen by cross-validation with early stopping",
     "arXiv 2008.07277, Table 3",
     (Stage("folds", _folds), Stage("", _whole)),
+    baselines=("adam", "adam-hd", "adam-l4", "adabound", "radam"),
 )

@@ -33,4 +33,5 @@ TABLE4 = Study(
     "arXiv 2008.07277, Table 4",
     (Stage("", _trials),),
     first=FIRST_EPOCHS,
+    baselines=("adam", "adam-hd", "adabound", "sgdn+step"),
 )
