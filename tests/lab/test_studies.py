@@ -12,7 +12,7 @@ from multirate.lab.results import Trial
 from multirate.lab.schedules import SCHEDULES
 from multirate.lab.studies import tuned
 from multirate.lab.studies.base import Request
-from multirate.lab.studies.published import PUBLISHED
+from multirate.lab.studies.published import BAYDIN_TEST_LOSS, FINAL_UNIT_WEIGHT, PUBLISHED
 from multirate.lab.studies.table import STUDIES
 from multirate.lab.tasks import TASKS
 from multirate.lab.trial import trial_settings
@@ -60,6 +60,14 @@ def test_table_2_has_the_paper_s_cells():
     assert {trial.seed for trial in trials} == set(range(10))
     assert {trial.epochs for trial in trials} == {30}
     assert len(trials) == 3 * 4 * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"), [*PUBLISHED.items(), ("weights", FINAL_UNIT_WEIGHT), ("baydin", BAYDIN_TEST_LOSS)]
+)
+def test_a_published_figure_stands_beside_a_cell_that_its_study_runs(name, cells, monkeypatch):
+    monkeypatch.delenv("MULTIRATE_DATA", raising=False)
+    assert cells.keys() <= {(trial.task, trial.optimizer) for trial in trials_of(name)}
 
 
 @pytest.mark.parametrize(

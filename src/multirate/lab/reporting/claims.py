@@ -15,7 +15,7 @@ from multirate.lab.judging.estimates import Estimate, estimate
 from multirate.lab.markdown import markdown_table
 from multirate.lab.results import TrialResult
 from multirate.lab.storage import Storage
-from multirate.lab.studies import figure2, tuned, weights
+from multirate.lab.studies import figure2, tuned
 from multirate.lab.studies.published import BAYDIN_TEST_LOSS, FINAL_UNIT_WEIGHT, PUBLISHED
 
 LEVEL = 0.05
@@ -148,8 +148,6 @@ def _weight_claims(folder: Path) -> Iterator[ClaimRow]:
     storage = Storage(folder)
     results = storage.results() if folder.exists() else []
     for (task, optimizer), published in FINAL_UNIT_WEIGHT.items():
-        if task not in weights.TASKS:
-            continue
         final = [
             float(storage.curves(result.trial)["weights"]["unit"][-1])
             for result in results
