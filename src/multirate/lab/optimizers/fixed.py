@@ -78,6 +78,6 @@ FIXED = [
         citation="Zhang et al. 2019, arXiv 1907.08610",
         settings={"lr": 1e-3, "k": 5, "alpha": 0.5},
         extra="bench",
-        needs_package="pytorch_optimizer",
+        wraps="pytorch_optimizer:Lookahead",
     ),
 ]
