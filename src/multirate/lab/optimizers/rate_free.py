@@ -62,7 +62,5 @@ RATE_FREE = [
         description="Adam with a learned scale of its whole displacement",
         citation="Cutkosky et al. 2023, arXiv 2306.00144",
         settings={"lr": 1.0},
-        extra="bench",
-        wraps="mechanic_pytorch:mechanize",
     ),
 ]
