@@ -237,8 +237,7 @@ class _Run:
         for batch in self.problem.batches(self.order, self.noise, first=self.state.batch):
             finite = self._step(batch)
             if self.compiling:
-                # A first step is mostly compilation.
-                self.state.preparation_seconds += self.watch.stop()
+                self._pause()
                 self.watch.start()
                 self.compiling = False
             if not finite:
@@ -270,7 +269,11 @@ class _Run:
         return finite
 
     def _pause(self) -> None:
-        self.state.seconds += self.watch.stop()
+        if self.compiling:
+            # A first step is mostly compilation.
+            self.state.preparation_seconds += self.watch.stop()
+        else:
+            self.state.seconds += self.watch.stop()
 
     def _look_around(self) -> None:
         """Write a checkpoint when one is due, and stop when told to."""
