@@ -186,12 +186,12 @@ def _baydin_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
 
 def _tuned_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
     for task in tuned.TASKS:
-        found = {name: _accuracies(results, task, *family) for name, family in tuned.named_families().items()}
+        found = {name: _accuracies(results, task, *method.all_candidates()) for name, method in tuned.METHODS.items()}
         levels = [name for name in found if name.startswith("levels")]
         for better, worse in (
             *((name, "levels: global") for name in levels if name != "levels: global"),
-            *((name, "adam, tuned, cosine") for name in levels),
-            ("multirate", "adam, tuned, cosine"),
+            *((name, "adam, tuned") for name in levels),
+            ("multirate", "adam, tuned"),
             ("multirate", "prodigy"),
         ):
             claim = f"{task}: {better} is more accurate than {worse}"
