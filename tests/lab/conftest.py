@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from multirate.lab import experiment, tables, trial
+from multirate.lab import experiment, listing, trial
 from multirate.lab.commands import options
 from multirate.lab.commands.compare import compare, sweep
 from multirate.lab.commands.group import command_line
@@ -30,7 +30,7 @@ def add_optimizer(monkeypatch):
 
     def add(entry):
         table = Registry("optimizer", [*OPTIMIZERS.values(), entry])
-        for module in (experiment, options, tables, trial):
+        for module in (experiment, listing, options, trial):
             monkeypatch.setattr(module, "OPTIMIZERS", table)
         for command in (compare, sweep):
             option = next(option for option in command.params if option.name == "optimizers")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from multirate.lab.problems.analytic import LogisticRegression, Quadratic, Rosenbrock
+from multirate.lab.problems.analytic import LogisticRegression, Quadratic, RandomQuadratics, Rosenbrock
 
 CPU = torch.device("cpu")
 
@@ -60,6 +60,23 @@ def test_the_gradient_noise_of_the_quadratic_has_the_stated_covariance():
     # A mean of 5000 deviates by 0.014, an entry of the covariance by at most 0.02.
     torch.testing.assert_close(whitened.mean(dim=0), torch.zeros(3, dtype=torch.float64), rtol=0, atol=0.06)
     torch.testing.assert_close(whitened.T.cov(), torch.eye(3, dtype=torch.float64), rtol=0, atol=0.08)
+
+
+def test_random_quadratics_are_those_of_the_paper_and_stand_alone():
+    torch.manual_seed(4)
+    matrices, targets, start = torch.randn(3, 2, 2), torch.randn(3, 2), torch.randn(3, 2)
+    torch.manual_seed(4)
+    problem = RandomQuadratics(count=3, dimension=2, device=CPU)
+    assert torch.equal(problem.model.point, start)
+    residuals = [W @ point - y for W, y, point in zip(matrices, targets, start, strict=True)]
+    losses = [residual.square().sum().item() for residual in residuals]
+    assert problem.loss(()).item() == pytest.approx(sum(losses))
+    assert evaluation(problem) == {"loss": pytest.approx(sorted(losses)[1])}
+    (gradient,) = gradients(problem, ())
+    alone = torch.stack([2 * W.T @ residual for W, residual in zip(matrices, residuals, strict=True)])
+    torch.testing.assert_close(gradient, alone)
+    with pytest.raises(ValueError, match="at least 1, got 0 and 2"):
+        RandomQuadratics(count=0, dimension=2, device=CPU)
 
 
 def test_the_quadratic_starts_where_the_seed_says_and_may_be_free_of_noise():

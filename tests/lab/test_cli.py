@@ -1,12 +1,19 @@
 """The command itself: starting it, listing, and what it says without its dependencies."""
 
+import importlib
+import json
 import subprocess
 import sys
 
 import pytest
+from torch import nn
 
 from multirate.lab.optimizers import OPTIMIZERS
+from multirate.lab.optimizers.entry import HOW_NOT_WHAT, OptimizerEntry
+from multirate.lab.schedules import SCHEDULES
+from multirate.lab.studies.table import STUDIES
 from multirate.lab.tasks import TASKS
+from multirate.lab.variants import setting_text
 
 
 @pytest.mark.parametrize("missing", ["click", "plotly"])
@@ -29,11 +36,111 @@ def test_the_module_is_the_command():
         assert command in done.stdout
 
 
-def test_the_list_names_everything(invoke):
-    done = invoke("list")
-    assert done.exit_code == 0
-    for name in (*TASKS, *OPTIMIZERS):
-        assert name in done.output
+def in_one_line(text):
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    """What `multirate list` prints of every entry, by its name."""
+    done = subprocess.run(
+        [sys.executable, "-m", "multirate.lab", "list"], capture_output=True, text=True, timeout=120, check=True
+    )
+    found = {}
+    for line in done.stdout.splitlines():
+        if line and not line.startswith(" "):
+            name, _, line = line.partition(": ")
+            found[name] = ""
+        found[name] += line + "\n"
+    return {name: in_one_line(text) for name, text in found.items()}
+
+
+def test_the_list_has_everything_with_its_description(blocks):
+    for entry in (*TASKS.values(), *OPTIMIZERS.values(), *SCHEDULES.values(), *STUDIES.values()):
+        assert in_one_line(entry.description) in blocks[entry.name]
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_the_list_gives_source_defaults_protocol_and_citation_whole(name, blocks):
+    entry, block = OPTIMIZERS[name], blocks[name]
+    assert f"source {entry.source}" in block
+    assert f"citation {entry.citation}" in block
+    assert "…" not in block
+    for option, value in entry.defaults().items():
+        assert f" {option}={setting_text(value)} " in block
+    for task in TASKS.values():
+        if name in task.settings:
+            assert task.name in block
+            for option, value in task.settings[name].items():
+                assert f" {option}={setting_text(value)} " in block
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_defaults_are_those_of_the_optimizer_that_is_built(name):
+    entry = OPTIMIZERS[name]
+    layer = nn.Linear(2, 2)
+    optimizer = entry.build(layer.named_parameters(), entry.settings)
+    assert entry.settings.items() <= entry.defaults().items()
+    # `lr` is `scale` there, and a bound may be filled in when None was given.
+    built = {option: value for option, value in optimizer.param_groups[0].items() if option in entry.defaults()}
+    assert built or name == "learned"
+    for option, value in built.items():
+        expected = entry.defaults()[option]
+        assert expected is None or value == expected or list(value) == list(expected)
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_a_wrapper_names_the_package_that_it_wraps(name):
+    entry = OPTIMIZERS[name]
+    module, _, attribute = entry.constructor.partition(":")
+    ancestors = getattr(importlib.import_module(module), attribute).__mro__
+    packages = {each.__module__.partition(".")[0] for each in ancestors} - {
+        "torch",
+        "multirate",
+        "builtins",
+        "abc",
+        "typing",
+    }
+    assert packages <= {entry.package}
+    if entry.wraps is not None:
+        assert entry.package in entry.source
+        assert entry.constructor in entry.source
+        wrapped, _, attribute = entry.wraps.partition(":")
+        assert hasattr(importlib.import_module(wrapped), attribute)
+
+
+def test_the_list_as_json_is_what_the_tables_have(invoke):
+    found = json.loads(invoke("list", "--json").output)
+    assert {kind: [each["name"] for each in entries] for kind, entries in found.items()} == {
+        "tasks": list(TASKS), "optimizers": list(OPTIMIZERS), "schedules": list(SCHEDULES), "studies": list(STUDIES),
+    }  # fmt: skip
+    dog = next(each for each in found["optimizers"] if each["name"] == "dog")
+    assert dog["defaults"] == {"lr": 1.0, "reps_rel": 1e-6, "weight_decay": 0.0, "gamma": 8.0}
+    assert (dog["wraps"], dog["package"]) == ("dog:DoG", "dog")
+    assert dog["versions"].keys() == {"dog-optimizer"}
+    adam = next(each for each in found["optimizers"] if each["name"] == "adam")
+    assert adam["defaults"]["betas"] == [0.9, 0.999]
+    assert not adam["defaults"].keys() & (HOW_NOT_WHAT - adam["settings"].keys())
+    assert adam["protocols"]["mnist/ffnn-100-100"] == {"lr": 3e-4}
+    lenet = next(each for each in found["tasks"] if each["name"] == "mnist/lenet")
+    assert lenet["settings"]["adam-cam-hd"]["weights"] == [0.8, 0.2]
+
+
+def test_the_list_can_be_asked_for_names(invoke):
+    done = invoke("list", "prodigy", "cosine")
+    assert "prodigyopt:Prodigy" in done.output
+    assert "half a cosine to zero" in done.output
+    assert "mnist" not in done.output
+    unknown = invoke("list", "prodgy")
+    assert unknown.exit_code == 2
+    assert "nothing is called 'prodgy'. Did you mean 'prodigy'?" in in_one_line(unknown.output)
+
+
+def test_the_list_tells_how_to_install_what_is_missing(invoke, add_optimizer):
+    add_optimizer(OptimizerEntry("absent", "no_such_package:Absent", "", "", {"lr": 0.5}, extra="bench"))
+    output = in_one_line(invoke("list", "absent").output)
+    assert "not installed: pip install 'multirate[bench]'" in output
+    assert "defaults lr=0.5" in output
 
 
 def test_every_command_explains_its_options(invoke):

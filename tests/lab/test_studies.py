@@ -5,17 +5,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from multirate.lab.commands import running
 from multirate.lab.experiment import check_settings
 from multirate.lab.machine import Machine
+from multirate.lab.models.feed_forward import FeedForward
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.results import Trial
 from multirate.lab.schedules import SCHEDULES
 from multirate.lab.storage import Storage
 from multirate.lab.studies import tuned
 from multirate.lab.studies.base import Request
-from multirate.lab.studies.published import PUBLISHED
+from multirate.lab.studies.plan import estimate_text, plan_text
+from multirate.lab.studies.published import BAYDIN_TEST_LOSS, FINAL_UNIT_WEIGHT, PUBLISHED
 from multirate.lab.studies.table import STUDIES
 from multirate.lab.tasks import TASKS
 from multirate.lab.trial import trial_settings
@@ -63,6 +66,14 @@ def test_table_2_has_the_paper_s_cells():
     assert {trial.seed for trial in trials} == set(range(10))
     assert {trial.epochs for trial in trials} == {30}
     assert len(trials) == 3 * 4 * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"), [*PUBLISHED.items(), ("weights", FINAL_UNIT_WEIGHT), ("baydin", BAYDIN_TEST_LOSS)]
+)
+def test_a_published_figure_stands_beside_a_cell_that_its_study_runs(name, cells, monkeypatch):
+    monkeypatch.delenv("MULTIRATE_DATA", raising=False)
+    assert cells.keys() <= {(trial.task, trial.optimizer) for trial in trials_of(name)}
 
 
 @pytest.mark.parametrize(
@@ -180,23 +191,140 @@ def test_figure_2_goes_from_all_global_to_all_layers():
     assert {variant.options["weight_lr"] for variant in variants[1:]} == {0.0, 0.01}
 
 
-def test_tuning_gives_everyone_the_same_number_of_tries_and_takes_the_best(make_result):
-    families = list(tuned.families())
-    assert {len(family) for family in families} == {1, 5}
-    search, final = STUDIES["tuned"].stages
-    request = Request(tasks=("cifar10/lenet",), seeds=2)
-    tried = search.trials(request, ())
-    assert {trial.fold for trial in tried} == {0}
-    assert len(tried) == sum(len(family) for family in families if len(family) > 1)
-    adam = next(family for family in families if family[0].startswith("adam:lr"))
-    losses = dict(zip(adam, (0.5, 0.4, None, 0.6, 0.7), strict=True))
-    earlier = [make_result(name, 0, loss, task="cifar10/lenet", fold=0) for name, loss in losses.items()]
-    # What is best elsewhere does not count here.
-    earlier.append(make_result(adam[0], 0, 0.01, task="mnist/ffnn-1000-100", fold=0))
-    chosen = [trial.optimizer for trial in final.trials(request, earlier)]
-    assert len(chosen) == 2 * len(families)
-    assert chosen.count(adam[1]) == 2
-    assert "multirate" in chosen
+LENET = "cifar10/lenet"
+
+
+def tuning(make_result, losses):
+    """Search on LeNet with these losses, all others being 1, and return the trials of the three stages."""
+    request, earlier, found = Request(tasks=(LENET,), seeds=2), [], []
+    for stage in STUDIES["tuned"].stages:
+        trials = stage.trials(request, earlier)
+        found.append(trials)
+        earlier = [
+            make_result(trial.optimizer, 0, losses.get(trial.optimizer, 1.0), task=LENET, fold=trial.fold)
+            for trial in trials
+        ]
+        # What is best elsewhere does not count here.
+        earlier += [make_result(trial.optimizer, 0, 0.01, task="mnist/ffnn-1000-100", fold=0) for trial in trials[:1]]
+    return found
+
+
+def of_level(level, hyper_rate, lr, schedule="constant"):
+    weights = {"global": (1.0,), "unit": (1.0,)}[level]
+    options = {"levels": (level,), "weights": weights, "reading": "scaled", "hyper_lr": hyper_rate, "lr": lr}
+    return str(Variant("adam-cam-hd", options, schedule))
+
+
+def test_tuning_takes_the_best_hyper_rate_then_the_best_rate_and_schedule(make_result):
+    losses = {
+        "adam:lr=0.003": 0.4, "adam:lr=0.001+cosine": 0.3, "adam:lr=0.01": None,
+        of_level("unit", 1e-8, 1e-3): 0.4, of_level("unit", 1e-8, 1e-2, "cosine"): 0.2,
+        # Tried at another hyper rate only if that were the best at the default rate.
+        of_level("unit", 1e-7, 1e-2): 0.1,
+    }  # fmt: skip
+    first, second, final = tuning(make_result, losses)
+    assert {trial.fold for trial in (*first, *second)} == {0}
+    assert set(first) <= set(second)
+    names = [trial.optimizer for trial in second]
+    assert len(set(names)) == len(names)
+    assert of_level("unit", 1e-7, 1e-3) in names
+    assert of_level("unit", 1e-7, 1e-2) not in names
+    chosen = [trial.optimizer for trial in final]
+    assert len(chosen) == 2 * len(tuned.METHODS)
+    assert chosen.count("adam:lr=0.001+cosine") == 2
+    assert chosen.count(of_level("unit", 1e-8, 1e-2, "cosine")) == 2
+    assert chosen.count("multirate") == 2
+    assert {trial.fold for trial in final} == {None}
+
+
+def test_levels_and_baselines_are_tuned_on_the_same_rates_and_schedules(make_result):
+    _, second, _ = tuning(make_result, {})
+    tried = {}
+    for trial in second:
+        variant = trial.variant
+        key = variant.optimizer, variant.options.get("levels"), variant.options.get("hyper_lr")
+        tried.setdefault(key, set()).add((variant.options["lr"], variant.schedule))
+    adam = tried["adam", None, None]
+    assert adam == {(lr, schedule) for lr in tuned.ADAM_RATES for schedule in ("constant", "cosine")}
+    for method in tuned.METHODS.values():
+        if method.hyper_rates:
+            levels = method.options["levels"]
+            assert tried["adam-cam-hd", levels, method.hyper_rates[0]] == adam
+            for hyper_rate in method.hyper_rates[1:]:
+                assert tried["adam-cam-hd", levels, hyper_rate] == {(1e-3, "constant")}
+
+
+def test_hyper_rates_are_matched_by_the_number_of_nodes():
+    """A sum over a node grows with it: the same total would be learned from if all gradients were alike."""
+    model = FeedForward((8, 6, 4))
+    named = list(model.named_parameters())
+    rates = {}
+    for level in ("global", "unit"):
+        settings = Variant.parse(of_level(level, 1e-8, 1e-3)).options
+        optimizer = OPTIMIZERS["adam-cam-hd"].build(named, settings)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        for _ in range(2):
+            optimizer.step()
+        moved = optimizer.applied_rates()
+        rates[level] = sum((moved[name].expand_as(p) - 1e-3).mean() * p.numel() for name, p in named)
+    assert rates["unit"].item() == pytest.approx(rates["global"].item(), rel=0.05)
+    assert rates["global"].item() > 1e-6
+
+
+def test_a_choice_at_the_edge_of_a_grid_is_told(make_result):
+    losses = {"adam:lr=0.03+cosine": 0.3, "sgdn:lr=0.03": 0.3, of_level("unit", 1e-5, 1e-3): 0.3}
+    request = Request(tasks=(LENET,))
+    _, second, _ = tuning(make_result, losses)
+    results = [make_result(trial.optimizer, 0, losses.get(trial.optimizer, 1.0), task=LENET) for trial in second]
+    lines = STUDIES["tuned"].stages[2].choices(request, results).splitlines()
+    edges = {line.split(" | ")[1]: line.split(" | ")[3] for line in lines[4:]}
+    assert edges["adam, tuned"] == "lr"
+    assert edges["sgdn, tuned"] == "no"
+    assert edges["levels: unit"] == "hyper_lr"
+    assert "prodigy" not in edges
+
+
+def test_the_size_of_a_study_is_told_before_it_is_run():
+    assert plan_text(STUDIES["table2"], Request(seeds=2)) == "table2: 24 trials."
+    assert plan_text(STUDIES["tuned"], Request()) == "tuned: 330 trials in 3 stages: 120, 90, 120."
+
+
+def test_how_long_is_left_goes_by_what_is_finished(make_result):
+    trials = [Trial("digits/ffnn", name, seed, 10) for name in ("adam", "sgd") for seed in range(3)]
+    assert "not known before one of digits/ffnn is done" in estimate_text(trials, [], 1)
+    known = [make_result("adam", 0, 0.5, epochs=10, seconds=600.0)]
+    # Five others at ten minutes, two at a time.
+    assert "5 trials to run, about 25 minutes" in estimate_text(trials, known, 2)
+    known.append(make_result("sgd", 0, 0.5, epochs=10, seconds=3000.0, preparation_seconds=600.0))
+    # Two at ten minutes, two at an hour.
+    assert "4 trials to run, about 2.3 hours" in estimate_text(trials, known, 1)
+    assert estimate_text(trials[:1], known, 1) == "All trials are finished."
+
+
+def test_a_tuned_study_is_run_from_search_to_final(invoke, tmp_path, monkeypatch):
+    task = dataclasses.replace(TASKS["digits/ffnn"], name=LENET)
+    for module in ("experiment", "trial"):
+        monkeypatch.setattr(f"multirate.lab.{module}.TASKS", {LENET: task})
+    kept = ("adam, tuned", "levels: unit", "multirate")
+    monkeypatch.setattr(tuned, "METHODS", {
+        name: dataclasses.replace(method, rates=method.rates[:2], hyper_rates=method.hyper_rates[:2])
+        for name, method in tuned.METHODS.items() if name in kept
+    })  # fmt: skip
+    words = ("reproduce", "tuned", "--task", LENET, "--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    assert "tuned: 12 trials in 3 stages: 6, 3, 3." in done.output
+    assert "how long they take is not known" in done.output
+    choices = (tmp_path / "choices.md").read_text()
+    assert choices in done.output
+    final = [json.loads(line)["optimizer"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert len(final) == 3
+    for optimizer in final[:2]:
+        assert f"`{optimizer}`" in choices
+    again = invoke(*words)
+    assert again.exit_code == 0
+    assert again.output.count("All trials are finished.") == 3
 
 
 def test_only_the_last_stage_is_told_beside_the_paper(invoke, tmp_path, monkeypatch):

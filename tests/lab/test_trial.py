@@ -199,13 +199,12 @@ def test_a_gpu_that_is_not_there_is_refused():
         run_trial(Trial("digits/ffnn", "adam", 0, 1), Circumstances(machine=Machine(device="cuda")))
 
 
-@pytest.mark.parametrize("machine", [Machine(bf16=True), Machine(channels_last=True)])
-def test_options_of_the_machine_change_how_not_what(machine):
+def test_bf16_changes_how_not_what():
     plain = run_trial(Trial("digits/ffnn", "adam", 0, 3)).result
-    other = run_trial(Trial("digits/ffnn", "adam", 0, 3), Circumstances(machine=machine)).result
+    other = run_trial(Trial("digits/ffnn", "adam", 0, 3), Circumstances(machine=Machine(bf16=True))).result
     assert other.test_loss == pytest.approx(plain.test_loss, rel=0.05)
-    assert (other.test_loss != plain.test_loss) == machine.bf16
-    assert other.machine["bf16"] == machine.bf16
+    assert other.test_loss != plain.test_loss
+    assert other.machine["bf16"]
 
 
 def test_a_device_that_is_none_to_train_on_is_refused():

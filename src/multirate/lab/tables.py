@@ -8,13 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.reporting.claim_rows import HEADINGS, ClaimRow, claim_lines
 from multirate.lab.reporting.columns import ResultTable
 from multirate.lab.reporting.yardstick_tables import method_rows
-from multirate.lab.schedules import SCHEDULES
-from multirate.lab.studies.table import STUDIES
-from multirate.lab.tasks import TASKS
 from multirate.lab.yardstick.scores import Yardstick
 
 
@@ -105,34 +101,3 @@ def text_table(title: str, rows: Sequence[Mapping[str, str]], text_columns: int 
     for row in rows:
         table.add_row(*(escape(cell) for cell in row.values()))
     return table
-
-
-def registry_tables() -> Iterable[Table]:
-    """Yield the tables of what an experiment can name."""
-    tasks = Table(title="Tasks", title_justify="left")
-    for heading in ("name", "description", "epochs", "batch"):
-        tasks.add_column(heading)
-    for task in TASKS.values():
-        tasks.add_row(task.name, task.description, str(task.epochs), str(task.batch_size))
-    yield tasks
-
-    optimizers = Table(title="Optimizers", title_justify="left")
-    for heading in ("name", "description and citation", "source and settings"):
-        optimizers.add_column(heading, no_wrap=heading == "name")
-    for entry in OPTIMIZERS.values():
-        settings = " ".join(f"{name}={value}" for name, value in entry.settings.items())
-        cure = "" if entry.installed else f"not installed: pip install 'multirate[{entry.extra}]'\n"
-        optimizers.add_row(
-            entry.name,
-            escape(f"{entry.description}\n{entry.citation}"),
-            escape(f"{entry.constructor}\n{cure}{settings}"),
-        )
-    yield optimizers
-
-    for title, entries in (("Schedules", SCHEDULES.values()), ("Studies", STUDIES.values())):
-        table = Table(title=title, title_justify="left")
-        for heading in ("name", "description", "citation"):
-            table.add_column(heading, no_wrap=heading == "name")
-        for each in entries:
-            table.add_row(each.name, each.description, each.citation)
-        yield table

@@ -16,7 +16,7 @@ from multirate.lab.models.lenet import LeNet5
 from multirate.lab.models.lstm import LSTMLanguageModel
 from multirate.lab.models.resnet import ResNet18, ResNet34
 from multirate.lab.models.transformer import Transformer
-from multirate.lab.problems.analytic import LogisticRegression, Quadratic, Rosenbrock
+from multirate.lab.problems.analytic import STEPS_PER_EPOCH, LogisticRegression, Quadratic, RandomQuadratics, Rosenbrock
 from multirate.lab.registry import Registry
 from multirate.lab.task import Task, classification, crop_and_flip_cifar10, language, whole
 from multirate.lab.variants import Settings
@@ -148,6 +148,15 @@ def _analytic_tasks() -> Iterator[Task]:
         ),
     ):
         yield Task(name, description, whole(make), epochs=20, batch_size=batch_size)
+    for epochs in (1, 20):
+        steps = STEPS_PER_EPOCH * epochs
+        yield Task(
+            f"quadratics/{steps}-steps",
+            f"64 random quadratics in 10 dimensions, their median loss after {steps:,} steps",
+            whole(functools.partial(RandomQuadratics, 64, 10)),
+            epochs=epochs,
+            batch_size=1,
+        )
 
 
 def _language_task(name: str, description: str, model: Callable[[int], nn.Module], epochs: int) -> Task:

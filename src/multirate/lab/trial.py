@@ -212,8 +212,7 @@ class _Run:
         for batch in self.problem.batches(self.order, self.noise, first=self.state.batch):
             finite = self._step(batch)
             if self.compiling:
-                # A first step is mostly compilation.
-                self.state.preparation_seconds += self.watch.stop()[0]
+                self._pause()
                 self.watch.start()
                 self.compiling = False
             if not finite:
@@ -246,8 +245,12 @@ class _Run:
 
     def _pause(self) -> None:
         seconds, cpu_seconds = self.watch.stop()
-        self.state.seconds += seconds
-        self.state.cpu_seconds += cpu_seconds
+        if self.compiling:
+            # A first step is mostly compilation.
+            self.state.preparation_seconds += seconds
+        else:
+            self.state.seconds += seconds
+            self.state.cpu_seconds += cpu_seconds
 
     def _pause_practice(self) -> None:
         self.state.preparation_seconds += self.watch.stop()[0]

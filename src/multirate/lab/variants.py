@@ -40,7 +40,7 @@ class Variant:
         return hash(str(self))
 
     def __str__(self) -> str:
-        options = "".join(f":{name}={_text(self.options[name])}" for name in sorted(self.options))
+        options = "".join(f":{name}={setting_text(self.options[name])}" for name in sorted(self.options))
         return f"{self.optimizer}{options}" + (f"+{self.schedule}" if self.schedule != CONSTANT else "")
 
     @classmethod
@@ -80,9 +80,10 @@ def parse_setting(text: str) -> Setting:
     return text
 
 
-def _text(setting: Setting) -> str:
+def setting_text(setting: Setting) -> str:
+    """Return what `parse_setting` reads as this setting."""
     if isinstance(setting, tuple):
-        return "/".join(_text(part) for part in setting) + ("/" if len(setting) == 1 else "")
+        return "/".join(setting_text(part) for part in setting) + ("/" if len(setting) == 1 else "")
     if isinstance(setting, str):
         return setting
     # A plus sign would begin a schedule, and numbers do without it.

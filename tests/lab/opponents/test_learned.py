@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from multirate.lab.data.digits import digits
 from multirate.lab.models.feed_forward import FeedForward
 from multirate.lab.opponents.learned import SHIPPED_WEIGHTS, CoordinatewiseLSTM, LearnedOptimizer, preprocess
 from multirate.lab.opponents.learned_training import HORIZON, digits_network, main, quadratics, train, unroll
+from multirate.lab.storage import Storage
 
 
 def test_preprocessing_splits_size_and_sign_as_in_the_appendix():
@@ -232,3 +235,20 @@ def test_a_network_unlike_those_it_was_trained_on_is_hardly_learned():
 
     assert training_loss(lambda parameters: torch.optim.Adam(parameters, lr=3e-3)) < 0.05
     assert training_loss(LearnedOptimizer) > 0.3
+
+
+def test_the_documentation_says_what_the_results_of_the_short_horizon_say():
+    root = Path(__file__).parents[3]
+    losses = {}
+    for result in Storage(root / "results" / "learned-optimizer").results():
+        name = result.trial.variant.optimizer
+        losses.setdefault((result.task, name), {}).setdefault(result.optimizer, []).append(result.test_loss)
+    least = {key: min(map(statistics.fmean, variants.values())) for key, variants in losses.items()}
+    text = (root / "docs" / "lab.md").read_text(encoding="utf-8").partition("**The learned optimizer**")[2]
+    for loss in least.values():
+        assert f"{loss:.2g}" in text
+    within, beyond, network = "quadratics/100-steps", f"quadratics/{20 * HORIZON}-steps", "digits/ffnn"
+    assert least[within, "learned"] < 0.5 * least[within, "adam"]
+    for other in ("adam", "sgd"):
+        assert least[beyond, "learned"] > 1000 * least[beyond, other]
+        assert least[network, "learned"] > 5 * least[network, other]

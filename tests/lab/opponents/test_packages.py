@@ -1,6 +1,7 @@
-"""The packages that the lab compares with, against their papers' formulas."""
+"""Every opponent that comes from a package, built as it is registered, against its paper's formulas."""
 
 import copy
+import functools
 import math
 import pickle
 
@@ -8,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-STEPS = 25
+from multirate.lab.optimizers import OPTIMIZERS
+from multirate.lab.variants import Variant
+
+STEPS = 27
 CURVATURE = torch.tensor([1.0, 0.3, 2.0, 0.1], dtype=torch.float64)
 NOISES = 0.3 * torch.randn(STEPS, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 START = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
@@ -25,7 +29,7 @@ def train(optimizer, x, steps=range(STEPS)):
     return x.detach()
 
 
-def adam_moments(weight_decay=0.0, beta1=0.9, beta2=0.999):
+def adam_moments(beta1=0.9, beta2=0.999):
     """Return a function from gradient to (t, m, v), the moments without bias correction."""
     state = [0, torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)]
 
@@ -38,59 +42,59 @@ def adam_moments(weight_decay=0.0, beta1=0.9, beta2=0.999):
     return moments
 
 
-def sgd():
+def sgd(lr, momentum=0.0):
     x, h = START.clone(), torch.zeros_like(START)
     for k in range(STEPS):
-        h = 0.9 * h + gradient(x, k)
-        x = x - 0.05 * h
+        h = momentum * h + gradient(x, k)
+        x = x - lr * h
     return x
 
 
-def sgd_nesterov():
+def sgd_nesterov(lr, momentum):
     x, h = START.clone(), torch.zeros_like(START)
     for k in range(STEPS):
         g = gradient(x, k)
-        h = 0.9 * h + g
-        x = x - 0.05 * (g + 0.9 * h)
+        h = momentum * h + g
+        x = x - lr * (g + momentum * h)
     return x
 
 
-def adagrad():
+def adagrad(lr):
     x, total = START.clone(), torch.zeros_like(START)
     for k in range(STEPS):
         g = gradient(x, k)
         total = total + g * g
-        x = x - 0.05 * g / (total.sqrt() + 1e-10)
+        x = x - lr * g / (total.sqrt() + 1e-10)
     return x
 
 
-def rmsprop():
+def rmsprop(lr):
     x, v = START.clone(), torch.zeros_like(START)
     for k in range(STEPS):
         g = gradient(x, k)
         v = 0.99 * v + 0.01 * g * g
-        x = x - 0.05 * g / (v.sqrt() + 1e-8)
+        x = x - lr * g / (v.sqrt() + 1e-8)
     return x
 
 
-def adam(decay=0.0):
+def adam(lr, decay=0.0):
     x, moments = START.clone(), adam_moments()
     for k in range(STEPS):
         t, m, v = moments(gradient(x, k))
-        x = (1 - 0.05 * decay) * x - 0.05 * m / (1 - 0.9**t) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        x = (1 - lr * decay) * x - lr * m / (1 - 0.9**t) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
     return x
 
 
-def amsgrad():
+def amsgrad(lr):
     x, moments, largest = START.clone(), adam_moments(), torch.zeros_like(START)
     for k in range(STEPS):
         t, m, v = moments(gradient(x, k))
         largest = torch.maximum(largest, v)
-        x = x - 0.05 * m / (1 - 0.9**t) / ((largest / (1 - 0.999**t)).sqrt() + 1e-8)
+        x = x - lr * m / (1 - 0.9**t) / ((largest / (1 - 0.999**t)).sqrt() + 1e-8)
     return x
 
 
-def radam():
+def radam(lr):
     x, moments = START.clone(), adam_moments()
     longest = 2 / (1 - 0.999) - 1
     for k in range(STEPS):
@@ -100,31 +104,31 @@ def radam():
         if length > 5:
             top, bottom = (length - 4) * (length - 2) * longest, (longest - 4) * (longest - 2) * length
             update = math.sqrt(top / bottom) * update * math.sqrt(1 - 0.999**t) / (v.sqrt() + 1e-8)
-        x = x - 0.05 * update
+        x = x - lr * update
     return x
 
 
-def adabound():
+def adabound(lr, final_lr=0.1, gamma=1e-3, decay=0.0):
     """Luo et al. 2019, with Adam's bias correction as in the authors' code."""
     x, moments = START.clone(), adam_moments()
     for k in range(STEPS):
-        t, m, v = moments(gradient(x, k))
-        rate = 0.05 * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) / (v.sqrt() + 1e-8)
-        lower, upper = 0.1 * (1 - 1 / (0.2 * t + 1)), 0.1 * (1 + 1 / (0.2 * t))
+        t, m, v = moments(gradient(x, k) + decay * x)
+        rate = lr * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) / (v.sqrt() + 1e-8)
+        lower, upper = final_lr * (1 - 1 / (gamma * t + 1)), final_lr * (1 + 1 / (gamma * t))
         x = x - rate.clamp(lower, upper) * m
     return x
 
 
-def lookahead():
-    """Zhang et al. 2019."""
-    fast, slow, h = START.clone(), START.clone(), torch.zeros_like(START)
-    for k in range(STEPS):
-        h = 0.9 * h + gradient(fast, k)
-        fast = fast - 0.05 * h
-        if (k + 1) % 5 == 0:
-            slow = slow + 0.5 * (fast - slow)
+def lookahead(lr, k=5, alpha=0.5):
+    """Zhang et al. 2019 around Adam, whose moments go on; returns the fast weights and the slow ones."""
+    fast, slow, moments = START.clone(), START.clone(), adam_moments()
+    for step in range(STEPS):
+        t, m, v = moments(gradient(fast, step))
+        fast = fast - lr * m / (1 - 0.9**t) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+        if t % k == 0:
+            slow = slow + alpha * (fast - slow)
             fast = slow.clone()
-    return fast
+    return fast, slow
 
 
 def prodigy():
@@ -176,125 +180,106 @@ def dadapt_sgd():
     return x
 
 
-def schedule_free_sgd():
-    """Defazio et al. 2024; returns x, where the model is evaluated."""
+def schedule_free_sgd(lr, momentum):
+    """Defazio et al. 2024; returns y, where it is trained, and x, where it is evaluated."""
     x, z = START.clone(), START.clone()
     for k in range(STEPS):
-        g = gradient(0.1 * z + 0.9 * x, k)
-        z = z - 0.05 * g
+        g = gradient((1 - momentum) * z + momentum * x, k)
+        z = z - lr * g
         x = x + (z - x) / (k + 1)
-    return x
+    return (1 - momentum) * z + momentum * x, x
 
 
-def schedule_free_adamw():
-    """Defazio et al. 2024, with weight decay 0.1 at y and 5 steps of warm-up."""
+def schedule_free_adamw(lr, decay=0.0, warmup=1):
+    """Defazio et al. 2024, with weight decay at y; returns y, where it is trained, and x, where it is evaluated."""
     x, z, v, total = START.clone(), START.clone(), torch.zeros_like(START), 0.0
     for k in range(STEPS):
         y = 0.1 * z + 0.9 * x
         g = gradient(y, k)
         v = 0.999 * v + 0.001 * g * g
-        rate = 0.05 * min(1.0, (k + 1) / 5)
+        rate = lr * min(1.0, (k + 1) / warmup)
         total += rate**2
-        z = z - rate * (g / ((v / (1 - 0.999 ** (k + 1))).sqrt() + 1e-8) + 0.1 * y)
+        z = z - rate * (g / ((v / (1 - 0.999 ** (k + 1))).sqrt() + 1e-8) + decay * y)
         x = x + rate**2 / total * (z - x)
-    return x
+    return 0.1 * z + 0.9 * x, x
 
 
-def dog():
-    """Distance over gradients, Ivgi et al. 2023."""
-    x, total, furthest = START.clone(), 1e-8, 1e-6 * (1 + float(START.norm()))
+def dog(gamma=8.0):
+    """Distance over gradients, Ivgi et al. 2023; returns the last iterate and the average."""
+    average, x, total, furthest = START.clone(), START.clone(), 1e-8, 1e-6 * (1 + float(START.norm()))
     for k in range(STEPS):
         g = gradient(x, k)
         furthest = max(furthest, float((x - START).norm()))
         total += float(g @ g)
         x = x - furthest / math.sqrt(total) * g
-    return x
+        share = (gamma + 1) / (k + 1 + gamma)
+        average = (1 - share) * average + share * x
+    return x, average
 
 
-def mechanic():
-    """Cutkosky et al. 2023 around SGD with rate 0.1, without decay (λ = 0)."""
-    x, delta = START.clone(), torch.zeros_like(START)
-    betas = [0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999]
-    s, v, reward, largest = ([value] * 6 for value in (0.0, 0.0, 0.0, 1e-6))
-    for k in range(STEPS):
-        g = gradient(x, k)
-        h = float(delta @ g)
-        delta = delta - 0.1 * g
-        largest = [max(b * m, abs(h)) for b, m in zip(betas, largest, strict=True)]
-        v = [b * b * value + h * h for b, value in zip(betas, v, strict=True)]
-        reward = [max(0.0, b * r - scale * h) for b, r, scale in zip(betas, reward, s, strict=True)]
-        wealth = [0.01 / 6 * m + r for m, r in zip(largest, reward, strict=True)]
-        s = [w / (math.sqrt(value) + 1e-8) for w, value in zip(wealth, v, strict=True)]
-        x = START + sum(s) * delta
-    return x
-
-
-def of_torch(name, **settings):
-    return lambda params: getattr(torch.optim, name)(params, lr=0.05, **settings)
-
-
-def of_package(package, name, **settings):
-    return lambda params: getattr(pytest.importorskip(package), name)(params, **settings)
-
-
-def lookahead_of_package(params):
-    inner = torch.optim.SGD(params, lr=0.05, momentum=0.9)
-    return pytest.importorskip("pytorch_optimizer").Lookahead(inner, k=5, alpha=0.5)
-
-
-def mechanic_of_package(params):
-    mechanize = pytest.importorskip("mechanic_pytorch").mechanize
-    return mechanize(torch.optim.SGD, s_decay=0.0, s_init=0.01, store_delta=True)(params, lr=0.1)
-
-
-METHODS = {
-    "SGD": (of_torch("SGD", momentum=0.9), sgd),
-    "SGDN": (of_torch("SGD", momentum=0.9, nesterov=True), sgd_nesterov),
-    "AdaGrad": (of_torch("Adagrad"), adagrad),
-    "RMSProp": (of_torch("RMSprop"), rmsprop),
-    "Adam": (of_torch("Adam"), adam),
-    "AMSGrad": (of_torch("Adam", amsgrad=True), amsgrad),
-    "AdamW": (of_torch("AdamW", weight_decay=0.1), lambda: adam(decay=0.1)),
-    "RAdam": (of_torch("RAdam"), radam),
-    "AdaBound": (of_package("pytorch_optimizer", "AdaBound", lr=0.05, final_lr=0.1, gamma=0.2), adabound),
-    "Lookahead": (lookahead_of_package, lookahead),
-    "Prodigy": (of_package("prodigyopt", "Prodigy"), prodigy),
-    "D-Adapt Adam": (of_package("dadaptation", "DAdaptAdam"), dadapt_adam),
-    "D-Adapt SGD": (of_package("dadaptation", "DAdaptSGD", momentum=0.9), dadapt_sgd),
-    "Schedule-Free SGD": (of_package("schedulefree", "SGDScheduleFree", lr=0.05), schedule_free_sgd),
-    "Schedule-Free AdamW": (
-        of_package("schedulefree", "AdamWScheduleFree", lr=0.05, weight_decay=0.1, warmup_steps=5),
-        schedule_free_adamw,
-    ),
-    "DoG": (of_package("dog", "DoG"), dog),
-    "Mechanic": (mechanic_of_package, mechanic),
+# Of each opponent as it is registered, and of some with other options, so that every term of the formula counts.
+CASES = {
+    "sgd": functools.partial(sgd, 0.1),
+    "sgd:momentum=0.9": functools.partial(sgd, 0.1, 0.9),
+    "sgdn": functools.partial(sgd_nesterov, 0.01, 0.9),
+    "adagrad": functools.partial(adagrad, 0.01),
+    "rmsprop": functools.partial(rmsprop, 0.001),
+    "adam": functools.partial(adam, 0.001),
+    "amsgrad": functools.partial(amsgrad, 0.001),
+    "amsgrad:lr=0.05": functools.partial(amsgrad, 0.05),
+    "adamw": functools.partial(adam, 0.001, decay=0.01),
+    "adamw:lr=0.05:weight_decay=0.1": functools.partial(adam, 0.05, decay=0.1),
+    "radam": functools.partial(radam, 0.001),
+    "adabound": functools.partial(adabound, 0.001),
+    "adabound:gamma=0.2:lr=0.05:weight_decay=0.1": functools.partial(adabound, 0.05, gamma=0.2, decay=0.1),
+    "lookahead-adam": functools.partial(lookahead, 0.001),
+    "lookahead-adam:alpha=0.8:k=3:lr=0.05": functools.partial(lookahead, 0.05, 3, 0.8),
+    "prodigy": prodigy,
+    "d-adapt-adam": dadapt_adam,
+    "d-adapt-sgd": dadapt_sgd,
+    "schedule-free-sgd": functools.partial(schedule_free_sgd, 1.0, 0.9),
+    "schedule-free": functools.partial(schedule_free_adamw, 0.0025),
+    "schedule-free:lr=0.05:warmup_steps=5:weight_decay=0.1": functools.partial(schedule_free_adamw, 0.05, 0.1, 5),
+    "dog": dog,
 }
+AVERAGING = ("lookahead-adam", "schedule-free", "schedule-free-sgd", "dog")
 # These keep a part of their state in attributes that torch's own pickling leaves out; their state_dict is whole.
-STATE_DICT_ONLY = {"AdaBound", "Lookahead", "DoG"}
+STATE_DICT_ONLY = {"adabound", "dog"}
+REGISTERED = [name for name in CASES if ":" not in name]
 
 
 def made(name, x):
-    optimizer = METHODS[name][0]([("weights", x)])
-    if name.startswith("Schedule-Free"):
+    variant = Variant.parse(name)
+    entry = OPTIMIZERS[variant.optimizer]
+    if not entry.installed:
+        pytest.skip(f"{entry.package} is not installed")
+    optimizer = entry.build([("weights", x)], {**entry.settings, **variant.options})
+    if variant.optimizer in AVERAGING:
         optimizer.train()
     return optimizer
 
 
-@pytest.mark.parametrize("name", METHODS)
+def test_every_opponent_of_a_package_is_checked():
+    assert set(REGISTERED) == {entry.name for entry in OPTIMIZERS.values() if entry.package != "multirate"}
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_it_follows_its_paper(name):
     x = nn.Parameter(START.clone())
     optimizer = made(name, x)
-    actual = train(optimizer, x)
-    if name.startswith("Schedule-Free"):
-        optimizer.eval()
-    # Mechanic keeps its scales in single precision whatever the parameters' is.
-    tolerance = 1e-4 if name == "Mechanic" else 1e-10
-    expected = METHODS[name][1]()
-    torch.testing.assert_close(actual - START, expected - START, rtol=tolerance, atol=0.0)
-    assert (actual - START).abs().max() > 1e-6
+    train(optimizer, x)
+    expected = CASES[name]()
+    if not isinstance(expected, tuple):
+        expected = (expected,)
+    assert (len(expected) == 2) == (name.partition(":")[0] in AVERAGING)
+    for point in expected:
+        torch.testing.assert_close(x.detach() - START, point - START, rtol=1e-9, atol=0.0)
+        assert (point - START).abs().max() > 1e-6
+        if len(expected) == 2:
+            optimizer.eval()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "Mechanic"])
+@pytest.mark.parametrize("name", REGISTERED)
 def test_a_run_resumed_from_its_state_dict_goes_on_exactly(name):
     x = nn.Parameter(START.clone())
     first = made(name, x)
@@ -307,7 +292,7 @@ def test_a_run_resumed_from_its_state_dict_goes_on_exactly(name):
     assert torch.equal(train(second, again, range(12, STEPS)), expected)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "Mechanic" and name not in STATE_DICT_ONLY])
+@pytest.mark.parametrize("name", [name for name in REGISTERED if name not in STATE_DICT_ONLY])
 def test_a_run_resumed_from_a_pickle_goes_on_exactly(name):
     x = nn.Parameter(START.clone())
     optimizer = made(name, x)
@@ -315,24 +300,3 @@ def test_a_run_resumed_from_a_pickle_goes_on_exactly(name):
     again, second = pickle.loads(pickle.dumps((x, optimizer)))
     expected = train(optimizer, x, range(12, STEPS))
     assert torch.equal(train(second, again, range(12, STEPS)), expected)
-
-
-def test_mechanic_is_resumed_only_by_copying_it_with_its_parameters():
-    x = nn.Parameter(START.clone())
-    optimizer = made("Mechanic", x)
-    train(optimizer, x, range(12))
-    again, second = copy.deepcopy((x, optimizer))
-    expected = train(optimizer, x, range(12, STEPS))
-    assert torch.equal(train(second, again, range(12, STEPS)), expected)
-
-
-def test_dogs_averager_weighs_by_polynomial_decay():
-    package = pytest.importorskip("dog")
-    model = nn.Linear(1, 1, bias=False)
-    averager = package.PolynomialDecayAverager(model, gamma=8.0)
-    expected = 0.0
-    for t, value in enumerate([1.0, 3.0, -2.0, 5.0], start=1):
-        nn.init.constant_(model.weight, value)
-        averager.step()
-        expected = (1 - 9 / (8 + t)) * expected + 9 / (8 + t) * value
-    assert averager.averaged_model.weight.item() == pytest.approx(expected, rel=1e-6)

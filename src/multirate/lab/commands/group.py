@@ -6,9 +6,10 @@ import click
 
 from multirate.lab.commands.bench import bench
 from multirate.lab.commands.compare import compare, sweep
+from multirate.lab.commands.listing import list_
 from multirate.lab.commands.reproduce import reproduce
 from multirate.lab.commands.seeds import seeds
-from multirate.lab.commands.show import claims, list_, report
+from multirate.lab.commands.show import claims, report
 from multirate.lab.commands.yardstick import yardstick
 from multirate.lab.environment import versions
 

@@ -13,9 +13,13 @@ from multirate.lab.commands.options import command_text, out_option, resource_op
 from multirate.lab.commands.running import run_and_report
 from multirate.lab.data.sources import DataError
 from multirate.lab.results import TrialResult
-from multirate.lab.storage import Storage, StorageError
+from multirate.lab.storage import Storage, StorageError, write_whole
 from multirate.lab.studies.base import Request
+from multirate.lab.studies.plan import estimate_text, plan_text
 from multirate.lab.studies.table import STUDIES
+
+CHOICES = "choices.md"
+"""What earlier stages have chosen, beside the results of what was chosen."""
 
 
 @click.command()
@@ -53,15 +57,27 @@ def reproduce(
     earlier: Sequence[TrialResult] = ()
     stages = STUDIES[study].stages
     how = how if how.first is not None else dataclasses.replace(how, first=STUDIES[study].first)
+    try:
+        click.echo(plan_text(STUDIES[study], request))
+    except (ValueError, DataError) as error:
+        raise click.UsageError(str(error)) from error
     for stage in stages:
         folder = out / stage.folder
-        try:
-            trials = stage.trials(request, earlier)
-        except (ValueError, DataError) as error:
-            raise click.UsageError(str(error)) from error
+        trials = stage.trials(request, earlier)
+        known = [*earlier, *_results(folder)]
+        click.echo(estimate_text(trials, known, how.workers.jobs))
+        choices = None if stage.choices is None else stage.choices(request, earlier)
+        if choices is not None:
+            click.echo(choices)
         # What is published are the results of the last stage.
         run_and_report(trials, command, folder, how, study if stage is stages[-1] else None)
-        try:
-            earlier = Storage(folder).results()
-        except StorageError as error:
-            raise click.ClickException(str(error)) from error
+        if choices is not None:
+            write_whole(folder / CHOICES, choices)
+        earlier = _results(folder)
+
+
+def _results(folder: Path) -> list[TrialResult]:
+    try:
+        return Storage(folder).results()
+    except StorageError as error:
+        raise click.ClickException(str(error)) from error

@@ -1,4 +1,4 @@
-"""`multirate report`, `multirate claims` and `multirate list`."""
+"""`multirate report` and `multirate claims`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multirate.lab.commands.running import show_report
 from multirate.lab.reporting.claim_rows import markdown
 from multirate.lab.reporting.claims import judge_claims
 from multirate.lab.storage import Storage, StorageError, write_whole
-from multirate.lab.tables import claims_table, open_console, registry_tables
+from multirate.lab.tables import claims_table, open_console
 
 BEGIN, END = "<!-- claims -->\n", "<!-- end of claims -->"
 
@@ -50,11 +50,3 @@ def claims(folder: Path, into: Path | None) -> None:
         if not begin or not end:
             raise click.BadParameter(f"{into} lacks the lines {BEGIN.strip()} and {END}", param_hint="'--into'")
         write_whole(into, f"{before}{BEGIN}{markdown(rows)}{END}{after}")
-
-
-@click.command(name="list")
-def list_() -> None:
-    """List the tasks, the optimizers, the schedules and the studies."""
-    console = open_console()
-    for table in registry_tables():
-        console.print(table)

@@ -1,4 +1,4 @@
-"""The networks that the tasks train."""
+"""A feed-forward network."""
 
 from __future__ import annotations
 

@@ -16,13 +16,23 @@ class LookaheadAdam(Lookahead):
         lr: Learning rate of Adam.
         k: Fast steps for every slow one.
         alpha: How far a slow step goes towards the fast weights.
+        betas: Adam's.
+        eps: Adam's.
 
     Reference:
         Zhang, Lucas, Hinton, Ba: Lookahead optimizer: k steps forward, 1 step back, 2019, Algorithm 1.
     """
 
-    def __init__(self, params: Any, lr: float = 1e-3, k: int = 5, alpha: float = 0.5) -> None:
-        super().__init__(torch.optim.Adam(params, lr=lr), k=k, alpha=alpha)
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        k: int = 5,
+        alpha: float = 0.5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(torch.optim.Adam(params, lr=lr, betas=betas, eps=eps), k=k, alpha=alpha)
         self._shows_slow = False
 
     def eval(self) -> None:

@@ -54,7 +54,7 @@ RATE_FREE = [
         description="SGD with a rate of distance over gradients, evaluated at an average of its iterates",
         citation="Ivgi et al. 2023, arXiv 2302.12022",
         extra="bench",
-        needs_package="dog",
+        wraps="dog:DoG",
     ),
     OptimizerEntry(
         name="mechanic-adam",
@@ -62,7 +62,5 @@ RATE_FREE = [
         description="Adam with a learned scale of its whole displacement",
         citation="Cutkosky et al. 2023, arXiv 2306.00144",
         settings={"lr": 1.0},
-        extra="bench",
-        needs_package="mechanic_pytorch",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Problems small enough to be understood: a quadratic, Rosenbrock's valley, logistic regression."""
+"""Problems small enough to be understood: quadratics, Rosenbrock's valley, logistic regression."""
 
 from __future__ import annotations
 
@@ -97,6 +97,53 @@ class Quadratic(Problem):
         """Return the loss without noise, in double precision; its least value is 0."""
         distance = self.forward().cpu().double() - 1
         return {"loss": float(0.5 * (self.curvatures * distance.square()).sum())}
+
+
+class RandomQuadratics(Problem):
+    """Many random quadratics of their own side by side: what learned optimizers are trained and tried on.
+
+    `fⱼ(θⱼ) = ‖Wⱼ θⱼ - yⱼ‖²`, all entries of W, y and the start standard normal, without noise. The training loss is
+    the sum over j, so that each quadratic has the gradient that it has alone.
+
+    Args:
+        count: How many quadratics.
+        dimension: Parameters of each.
+        device: Where to train.
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Reference:
+        Andrychowicz et al. 2016, section 3.1.
+    """
+
+    def __init__(self, count: int, dimension: int, device: torch.device) -> None:
+        if count < 1 or dimension < 1:
+            raise ValueError(f"count and dimension must be at least 1, got {count} and {dimension}")
+        self.device = device
+        self.steps_per_epoch = STEPS_PER_EPOCH
+        self._matrices = torch.randn(count, dimension, dimension).to(device)
+        self._targets = torch.randn(count, dimension).to(device)
+        self.model = Point(torch.randn(count, dimension)).to(device)
+        self.forward = self.model
+
+    def batches(self, order: torch.Generator, noise: torch.Generator, first: int = 0) -> Iterator[Batch]:
+        """Yield empty batches; nothing is drawn."""
+        for _ in range(first, self.steps_per_epoch):
+            yield ()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the sum of the losses."""
+        return _quadratic_losses(self._matrices, self._targets, self.forward()).sum()
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the median of the losses in double precision: a few that are badly conditioned rule every mean."""
+        points = self.forward().double()
+        return {"loss": float(_quadratic_losses(self._matrices.double(), self._targets.double(), points).median())}
+
+
+def _quadratic_losses(matrices: Tensor, targets: Tensor, points: Tensor) -> Tensor:
+    return (torch.bmm(matrices, points.unsqueeze(2)).squeeze(2) - targets).square().sum(dim=1)
 
 
 class Rosenbrock(Problem):

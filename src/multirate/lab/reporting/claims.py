@@ -16,7 +16,7 @@ from multirate.lab.readings import READINGS
 from multirate.lab.reporting.claim_rows import ClaimRow
 from multirate.lab.results import TrialResult
 from multirate.lab.storage import Storage
-from multirate.lab.studies import figure2, tuned, weights
+from multirate.lab.studies import figure2, tuned
 from multirate.lab.studies.published import BAYDIN_TEST_LOSS, FINAL_UNIT_WEIGHT, PUBLISHED
 from multirate.lab.variants import Variant
 
@@ -135,8 +135,6 @@ def _weight_claims(folder: Path) -> Iterator[ClaimRow]:
     storage = Storage(folder)
     results = storage.results() if folder.exists() else []
     for (task, optimizer), published in FINAL_UNIT_WEIGHT.items():
-        if task not in weights.TASKS:
-            continue
         own = [result for result in results if (result.task, result.optimizer) == (task, optimizer)]
         final = [float(storage.curves(result.trial)["weights"]["unit"][-1]) for result in own if not result.diverged]
         runs = _Runs(final, sum(result.diverged for result in own))
@@ -167,12 +165,12 @@ def _baydin_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
 
 def _tuned_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
     for task in tuned.TASKS:
-        found = {name: _accuracies(results, task, *family) for name, family in tuned.named_families().items()}
+        found = {name: _accuracies(results, task, *method.all_candidates()) for name, method in tuned.METHODS.items()}
         levels = [name for name in found if name.startswith("levels")]
         for better, worse in (
             *((name, "levels: global") for name in levels if name != "levels: global"),
-            *((name, "adam, tuned, cosine") for name in levels),
-            ("multirate", "adam, tuned, cosine"),
+            *((name, "adam, tuned") for name in levels),
+            ("multirate", "adam, tuned"),
             ("multirate", "prodigy"),
         ):
             claim = f"{task}: {better} is more accurate than {worse}"

@@ -50,11 +50,13 @@ class Stage:
 
     Attributes:
         folder: Where their results go, below the study's own folder; empty for that folder itself.
-        trials: Which they are, given what is wanted and the results of the stage before.
+        trials: Which they are, given what is wanted and the results in the folder of the stage before.
+        choices: What was chosen by those results, in Markdown; None where nothing is.
     """
 
     folder: str
     trials: Callable[[Request, Sequence[TrialResult]], list[Trial]]
+    choices: Callable[[Request, Sequence[TrialResult]], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,12 @@
-"""Gain adaptation, hypergradients over longer horizons, and learned optimizers, by others."""
+"""Rates learned by gradients: for every parameter, through a trace, through whole runs, or beforehand by a network."""
 
 from __future__ import annotations
 
 from multirate.lab.optimizers.entry import OptimizerEntry
 
-_L4 = "Rolínek & Martius 2018, arXiv 1802.05074"
 _META = "Sharifnassab, Salehkaleybar & Sutton 2025, arXiv 2402.02342"
 
-GAINS = [
-    OptimizerEntry(
-        name="momentum-l4",
-        constructor="multirate.lab.opponents.l4:L4SGD",
-        description="momentum with a rate from the linearised loss",
-        citation=_L4,
-        settings={"lr": 0.15},
-    ),
-    OptimizerEntry(
-        name="adam-l4",
-        constructor="multirate.lab.opponents.l4:L4Adam",
-        description="Adam with a rate from the linearised loss",
-        citation=_L4,
-        settings={"lr": 0.15},
-    ),
+LEARNED_RATES = [
     OptimizerEntry(
         name="idbd",
         constructor="multirate.lab.opponents.idbd:IDBD",
@@ -44,6 +29,20 @@ GAINS = [
         settings={"lr": 5e-2, "meta_lr": 2e-2},
     ),
     OptimizerEntry(
+        name="meta-optimize",
+        constructor="multirate.lab.opponents.meta_optimize:MetaOptimize",
+        description="AdamW with log-rates learned through a trace, by Lion",
+        citation=_META,
+        settings={"lr": 1e-6, "base": "adamw", "meta": "lion", "blocks": "scalar"},
+    ),
+    OptimizerEntry(
+        name="meta-optimize-layer",
+        constructor="multirate.lab.opponents.meta_optimize:MetaOptimize",
+        description="MetaOptimize with a rate for every layer",
+        citation=_META,
+        settings={"lr": 1e-6, "base": "adamw", "meta": "lion", "blocks": "layer"},
+    ),
+    OptimizerEntry(
         name="forward-mode",
         constructor="multirate.lab.opponents.forward_mode:ForwardModeSGD",
         description="momentum with one rate, learned by forward differentiation of the whole run",
@@ -62,19 +61,5 @@ GAINS = [
         constructor="multirate.lab.opponents.learned:LearnedOptimizer",
         description="an LSTM for every coordinate, trained on small tasks",
         citation="Andrychowicz et al. 2016, arXiv 1606.04474",
-    ),
-    OptimizerEntry(
-        name="meta-optimize",
-        constructor="multirate.lab.opponents.meta_optimize:MetaOptimize",
-        description="AdamW with log-rates learned through a trace, by Lion",
-        citation=_META,
-        settings={"lr": 1e-6, "base": "adamw", "meta": "lion", "blocks": "scalar"},
-    ),
-    OptimizerEntry(
-        name="meta-optimize-layer",
-        constructor="multirate.lab.opponents.meta_optimize:MetaOptimize",
-        description="MetaOptimize with a rate for every layer",
-        citation=_META,
-        settings={"lr": 1e-6, "base": "adamw", "meta": "lion", "blocks": "layer"},
     ),
 ]
