@@ -67,6 +67,7 @@ class Loop:
         self.distance, self.squares, self.weight, self.time, self.first = 0.0, 0.0, 1.0, 0.0, None
         self.rate, self.gained, self.returned, self.bounded = None, 0.0, 0.0, 0
         self.logs = dict.fromkeys(self.layer, 0.0)
+        self.usual, self.last, self.held = [0.0] * len(self.x), [0.0] * len(self.x), 0
 
     def step(
         self, t: int, factor: float = 1.0, highest: float = math.inf, share: float = 1.0, last: float = 0.0
@@ -78,14 +79,19 @@ class Loop:
             p.grad = None
         a_loss(self.model, t - 1, 2).backward()
         gradients = [p.grad for p in self.model.parameters()]
-        directions = []
-        for v, g in zip(self.v, gradients, strict=True):
+        directions, counted = [], []
+        for i, (v, g) in enumerate(zip(self.v, gradients, strict=True)):
             if self.adam:
                 v.mul_(0.999).addcmul_(g, g, value=1e-3)
                 u = g / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
                 directions.append(u * min(1.0, 3.0 / max(1e-30, float(u.square().mean().sqrt()))))
             else:
-                directions.append(g)
+                square = float(g.square().sum())
+                limit = 100.0 * max(self.usual[i], self.last[i]) if t > 1 else square
+                counted.append(min(square, limit))
+                self.usual[i] += max(1 / t, 0.02) * (counted[i] - self.usual[i])
+                self.last[i] = square
+                directions.append(g * math.sqrt(counted[i] / square))
         count = sum(x.numel() for x in self.x)
         if self.first is None:
             size = math.sqrt(max(sum(float(x.square().sum()) for x in self.x), count * 1e-4))
@@ -94,6 +100,9 @@ class Loop:
         root = min(highest, self.first if self.rate is None else self.rate)
         lowered = [root * math.exp(min(0.0, max(-2.5, self.logs[layer]))) for layer in self.layer]
         rates = [share * rate + (1.0 - share) * last for rate in lowered]
+        furthest = math.inf if self.rate is None else GAIN * self.distance * min(1.0, 3.0 / math.sqrt(t - 1))
+        reaches = [1.0] * len(rates) if self.adam else [min(1.0, furthest / (root * math.sqrt(c))) for c in counted]
+        self.held += sum(reach < 1.0 for reach in reaches)
         behind = [x - z for x, z in zip(self.x, self.z, strict=True)]
         back = [a - y for y, a in zip(points, self.anchor, strict=True)]
         moved = [d * (factor * rate / root) for d, rate in zip(directions, rates, strict=True)]
@@ -110,7 +119,8 @@ class Loop:
         hypergradient = min(0.1, max(-0.1, self.returned / self.gained))
         supported = self.distance / math.sqrt(self.squares)
         change = min(0.15, max(-0.15, self.kappas[0] / t * hypergradient))
-        self.rate = min(max(root * math.exp(change), supported), GAIN * supported)
+        most = math.inf if self.rate is None else 2.0 * root
+        self.rate = min(max(root * math.exp(change), supported), GAIN * supported, most)
         self.bounded += self.rate in (supported, GAIN * supported)
         leak = max(LEAK, 1 / t)
         for node, log in self.logs.items():
@@ -126,7 +136,10 @@ class Loop:
         self.weight += weight
         for i, rate in enumerate(rates):
             self.z[i] -= (
-                factor * rate * (directions[i] + directions[i].abs() * (self.decay * points[i]).clamp(-0.5, 0.5))
+                factor
+                * rate
+                * reaches[i]
+                * (directions[i] + directions[i].abs() * (self.decay * points[i]).clamp(-0.5, 0.5))
             )
             self.x[i] += weight / self.weight * (self.z[i] - self.x[i])
 
@@ -158,6 +171,7 @@ def test_it_is_the_printed_method(decayed: bool, adam: bool, lr: float, foreach:
             torch.testing.assert_close(p.detach(), x, rtol=1e-6, atol=1e-9)
             torch.testing.assert_close(optimizer.state[p]["iterate"], z, rtol=1e-6, atol=1e-9)
     assert 0 < loop.bounded < 400
+    assert adam or loop.held
     assert min(loop.logs.values()) < 0
 
 

@@ -248,6 +248,15 @@ def test_a_parameter_with_a_gradient_that_the_pass_found_frozen_is_stepped_like_
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
+def test_a_second_optimizer_of_a_part_says_that_it_takes_the_whole_over() -> None:
+    model = a_model()
+    first = made("AdamW", model)
+    train(model, first, 3)
+    with pytest.warns(UserWarning, match="2 of the 4 parameters of an earlier optimizer"):
+        made("AdamW", model[0])
+    assert first.place.released
+
+
 def test_a_pass_under_functional_transforms_leaves_the_depth_as_it_was() -> None:
     class Outer(nn.Module):
         def __init__(self) -> None:

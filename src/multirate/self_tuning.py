@@ -331,8 +331,8 @@ class RMSprop(Averaged):
 class Adagrad(MultiRate):
     """Adagrad that tunes its own rates.
 
-    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
-    where the rates start, and a scheduler's factor still applies.
+    Experimental: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`), which can blow up
+    late. ``lr`` is where the rates start, and a scheduler's factor still applies.
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
@@ -402,8 +402,8 @@ class Adagrad(MultiRate):
 class RAdam(MultiRate):
     """Rectified Adam that tunes its own rates.
 
-    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
-    where the rates start, and a scheduler's factor still applies.
+    Experimental: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`), which can blow up
+    late. ``lr`` is where the rates start, and a scheduler's factor still applies.
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
@@ -472,8 +472,8 @@ class RAdam(MultiRate):
 class NAdam(MultiRate):
     """Adam with Nesterov momentum that tunes its own rates.
 
-    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
-    where the rates start, and a scheduler's factor still applies.
+    Experimental: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`), which can blow up
+    late. ``lr`` is where the rates start, and a scheduler's factor still applies.
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
@@ -548,8 +548,8 @@ class NAdam(MultiRate):
 class AdaBound(MultiRate):
     """AdaBound (Luo et al. 2019) that tunes its own rates within its closing bounds.
 
-    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
-    where the rates start, and a scheduler's factor still applies.
+    Experimental: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`), which can blow up
+    late. ``lr`` is where the rates start, and a scheduler's factor still applies.
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
@@ -628,8 +628,8 @@ class AdaBound(MultiRate):
 class Lion(MultiRate):
     """Lion (Chen et al. 2023) that tunes its own rates.
 
-    The self-tuning default: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`). ``lr`` is
-    where the rates start, and a scheduler's factor still applies.
+    Experimental: log-rates at global and layer level (see :class:`multirate.adaptation.LogRates`), which can blow up
+    late. ``lr`` is where the rates start, and a scheduler's factor still applies.
 
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.

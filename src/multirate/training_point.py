@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,13 @@ def attach(optimizer: Averaged, modules: Iterable[nn.Module]) -> None:
     for other in list(_living):
         theirs = {id(p) for group in other.param_groups for p in group["params"]}
         if other is not optimizer and not other.place.released and mine & theirs:
+            if theirs - mine:
+                warnings.warn(
+                    f"params: {len(mine & theirs)} of the {len(theirs)} parameters of an earlier optimizer belong to "
+                    "this one too, so that the earlier one no longer moves any of them to and from their average; give "
+                    " every parameter to one optimizer alone",
+                    stacklevel=2,
+                )
             other.to_average()
             other.place.released = True
             other.let_go()
