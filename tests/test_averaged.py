@@ -89,6 +89,7 @@ class Loop:
                 square = float(g.square().sum())
                 limit = 100.0 * max(self.usual[i], self.last[i]) if t > 1 else square
                 counted.append(min(square, limit))
+                self.held += counted[i] < square
                 self.usual[i] += max(1 / t, 0.02) * (counted[i] - self.usual[i])
                 self.last[i] = square
                 directions.append(g * math.sqrt(counted[i] / square))
@@ -102,7 +103,6 @@ class Loop:
         rates = [share * rate + (1.0 - share) * last for rate in lowered]
         furthest = math.inf if self.rate is None else GAIN * self.distance * min(1.0, 3.0 / math.sqrt(t - 1))
         reaches = [1.0] * len(rates) if self.adam else [min(1.0, furthest / (root * math.sqrt(c))) for c in counted]
-        self.held += sum(reach < 1.0 for reach in reaches)
         behind = [x - z for x, z in zip(self.x, self.z, strict=True)]
         back = [a - y for y, a in zip(points, self.anchor, strict=True)]
         moved = [d * (factor * rate / root) for d, rate in zip(directions, rates, strict=True)]

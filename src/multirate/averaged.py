@@ -401,7 +401,7 @@ class Averaged(MultiRate):
         moving = schedule.ne(0).to(memory.dtype) * live
         moving = moving if present is None else moving * present
         if not all(self._begun):
-            self._note_sizes(moving)
+            self._note_sizes(live if present is None else live * present)
         self._set_out(squares, moving)
         counted = reached = None
         if not self.rule.normalised:
@@ -437,17 +437,20 @@ class Averaged(MultiRate):
         first = memory["size"] * _FIRST_STEP / step.sqrt()
         settle(memory["first_rate"], first, movers * (memory["squares"] == 0))
 
-    def _note_sizes(self, moving: Tensor) -> None:
-        """Remembers how large what moves is of nodes that have not moved, small parameters taken as larger.
+    def _note_sizes(self, present: Tensor) -> None:
+        """Remembers how large what sets out is of nodes that have not moved, small parameters taken as larger.
 
         Args:
-            moving: Of every tensor 1, or 0 where it has no gradient or stands still: frozen ones have no say.
+            present: Of every tensor 1, or 0 where it has no gradient: what is frozen or stands still has no say.
         """
         tree, memory, sizes = self._tree, self._memory, []
         for parameter, cells in zip(self._parameters, tree.cells, strict=True):
             real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
             sizes.append(cells.reduce(real.to(memory.dtype).square()).to(memory.device))
-        table = torch.stack([torch.cat(sizes), tree.elements_of_cell]) * moving[tree.tensor_of_cell]
+        # Whether a tensor that is a learning rate is 0 cannot be known without waiting for it.
+        waking = [float(isinstance(g["lr"], Tensor) or g["lr"] != 0) for g in self.param_groups for _ in g["params"]]
+        sets_out = present * torch.tensor(waking, dtype=memory.dtype, device=memory.device)
+        table = torch.stack([torch.cat(sizes), tree.elements_of_cell]) * sets_out[tree.tensor_of_cell]
         squares, count = tree.pool(table, "cell", tree.levels[0])
         squares = torch.maximum(squares, count * _SMALLEST_SIZE**2)
         settle(memory["size"], squares.sqrt(), count * (memory["squares"] == 0))

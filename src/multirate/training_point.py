@@ -110,7 +110,7 @@ def attach(optimizer: Averaged, modules: Iterable[nn.Module]) -> None:
                 warnings.warn(
                     f"params: {len(mine & theirs)} of the {len(theirs)} parameters of an earlier optimizer belong to "
                     "this one too, so that the earlier one no longer moves any of them to and from their average; give "
-                    " every parameter to one optimizer alone",
+                    "every parameter to one optimizer alone",
                     stacklevel=2,
                 )
             other.to_average()
