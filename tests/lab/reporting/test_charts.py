@@ -11,6 +11,10 @@ from multirate.lab.reporting.families import find_families, find_sweeps, methods
 from multirate.lab.reporting.pictures import _short, draw_png
 from multirate.lab.reporting.plots import plot
 from multirate.lab.reporting.result_charts import loss_profiles, profile_chart, robustness_chart, sweep_charts
+from multirate.lab.reporting.yardstick_charts import layers_chart
+from multirate.lab.results import Trial
+from multirate.lab.yardstick.families import LEVELS_RATE
+from multirate.lab.yardstick.scores import Yardstick
 
 LOOKS = {"a": Look("#000000"), "b": Look("#0072b2")}
 
@@ -277,3 +281,22 @@ def test_looks_repeat_only_after_all_colours_with_all_dashes():
     looks = assign_looks([f"n{index}" for index in range(30)])
     assert len({(look.color, look.dash) for look in looks.values()}) == 30
     assert [look.color for look in looks.values()][:10] == list(COLORS)
+
+
+def test_layers_of_a_yardstick_are_shown_over_the_rate_of_the_model():
+    name = f"multirate-adamw:levels=global/layer:lr={LEVELS_RATE}"
+    curves = {
+        Trial(f"yardstick/{task}", optimizer, seed, 1): {
+            "rate_steps": [0, 1],
+            "rates": {"global": {"all": [2.0, 4.0]}, "layer": {"a": [2.0, 1.0], "b": [1.0, 4.0]}},
+        }
+        for task in ("gpt", "lstm")
+        for optimizer in (name, "multirate-adamw:lr=0.1")
+        for seed in (0, 1)
+        if (task, optimizer) != ("lstm", name)
+    }
+    yardstick = Yardstick(["yardstick/gpt", "yardstick/lstm"], {}, [], {}, [], [], [])
+    chart = layers_chart(yardstick, curves)
+    assert [panel.title for panel in chart.panels] == ["gpt"]
+    assert [line.band.center for line in chart.panels[0].lines] == [(1.0, 0.25), (0.5, 1.0)]
+    assert draw_png(chart, "all tasks").startswith(b"\x89PNG")

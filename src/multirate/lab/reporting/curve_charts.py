@@ -69,7 +69,7 @@ def learning_chart(runs: Runs, looks: Mapping[str, Look]) -> Chart:
 
 def rates_chart(runs: Runs) -> Chart:
     """Return the rate of every layer over time, a panel for every optimizer, all to one scale."""
-    some, panels = _rate_panels(runs, ("layer_rates",), "layers", one_scale=True)
+    some, panels = rate_panels(runs, ("layer_rates",), "layers", one_scale=True)
     return Chart(
         "rates",
         "Learning rate of every layer",
@@ -84,7 +84,7 @@ def level_charts(runs: Runs) -> list[Chart]:
     """Return the rates that the nodes of every level learned over time, a chart for every level but that of layers."""
     charts = []
     for level, key in _file_keys("rates", _other_levels(runs)).items():
-        some, panels = _rate_panels(runs, ("rates", level), "nodes", one_scale=False)
+        some, panels = rate_panels(runs, ("rates", level), "nodes", one_scale=False)
         charts.append(
             Chart(
                 key,
@@ -97,8 +97,15 @@ def level_charts(runs: Runs) -> list[Chart]:
     return charts
 
 
-def _rate_panels(runs: Runs, path: tuple[str, ...], what: str, *, one_scale: bool) -> tuple[str, tuple[Panel, ...]]:
-    """Return what is said where not every node is drawn, and a panel for every method that has some."""
+def rate_panels(runs: Runs, path: tuple[str, ...], what: str, *, one_scale: bool) -> tuple[str, tuple[Panel, ...]]:
+    """Return what is said where not every node is drawn, and a panel for every method that has some.
+
+    Args:
+        runs: Curves of every seed, by method.
+        path: Where a trial's curves have those of the nodes.
+        what: What nodes are called.
+        one_scale: Whether all panels share one scale.
+    """
     nodes = _keys(_part(curves, path) for seeds in runs.values() for curves in seeds)
     chosen = _spaced(nodes, MOST_LINES)
     looks = {node: Look(color) for node, color in zip(chosen, ordered_colors(len(chosen)), strict=True)}

@@ -19,7 +19,7 @@ from multirate.lab.reporting.result_tables import paper_table, profile_table, ta
 from multirate.lab.reporting.summaries import Curves, Summary, summarise
 from multirate.lab.reporting.unfinished import KEY as UNFINISHED
 from multirate.lab.reporting.unfinished import render_unfinished, unfinished_charts
-from multirate.lab.reporting.yardstick_charts import start_rates_charts, yardstick_charts
+from multirate.lab.reporting.yardstick_charts import layers_chart, start_rates_charts, yardstick_charts
 from multirate.lab.reporting.yardstick_tables import render_yardstick
 from multirate.lab.results import Trial, TrialResult
 from multirate.lab.storage import Storage, StorageError, write_whole
@@ -107,7 +107,8 @@ def make_report(storage: Storage, baselines: Sequence[str] = ()) -> Report:
         overall_charts.append(profile_chart(profiles, looks))
     yardstick = score(results, curves) if plan.get("study") == YARDSTICK_NAME else None
     if yardstick is not None:
-        overall_charts = [*yardstick_charts(yardstick), *overall_charts]
+        layers = layers_chart(yardstick, curves)
+        overall_charts = [*yardstick_charts(yardstick), *([layers] if layers.panels else []), *overall_charts]
         for task, own in start_rates_charts(yardstick, curves).items():
             charts[task] += own
     under_way = list(unfinished_charts(left))

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from multirate.lab.reporting.charts import COLORS, Bar, Chart, Heat, Panel
-from multirate.lab.reporting.curve_charts import rates_chart
+from multirate.lab.reporting.curve_charts import rate_panels, rates_chart
 from multirate.lab.reporting.summaries import Curves
 from multirate.lab.results import Trial
 from multirate.lab.variants import CONSTANT, Variant
-from multirate.lab.yardstick.families import BY_LEVEL, DEFAULT, FAMILIES, OURS, START_RATES, TUNED
+from multirate.lab.yardstick.families import BY_LEVEL, DEFAULT, FAMILIES, LEVELS_RATE, OURS, START_RATES, TUNED
 from multirate.lab.yardstick.scores import Cell, Yardstick
 
 KIND_COLORS: Mapping[str, str] = {TUNED: COLORS[8], DEFAULT: COLORS[1], OURS: COLORS[0], BY_LEVEL: COLORS[5]}
@@ -66,6 +66,31 @@ def start_rates_charts(yardstick: Yardstick, curves: Mapping[Trial, Curves]) -> 
         ]
         for task in yardstick.tasks
     }
+
+
+def layers_chart(yardstick: Yardstick, curves: Mapping[Trial, Curves]) -> Chart:
+    """Return what every layer's rate is of the model's, by task, where both levels are learned."""
+    panels: list[Panel] = []
+    for task in yardstick.tasks:
+        name = f"multirate-adamw:levels=global/layer:lr={LEVELS_RATE}"
+        seeds = [_shares(curve) for trial, curve in curves.items() if (trial.task, trial.optimizer) == (task, name)]
+        panels += rate_panels({short_name(task): seeds}, ("shares",), "layers", one_scale=False)[1] if seeds else ()
+    return Chart(
+        "yardstick-layers",
+        "Rates of layers over that of the model",
+        "What is left of the model's rate for each layer, 1 where none is slowed; at most twelve layers, from the "
+        "first to the last. Geometric mean over seeds, the band reaches from the lowest seed to the highest.",
+        tuple(panels),
+    )
+
+
+def _shares(curve: Curves) -> Curves:
+    whole = curve["rates"]["global"]["all"]
+    shares = {
+        layer: [None if rate is None or not of else rate / of for rate, of in zip(rates, whole, strict=True)]
+        for layer, rates in curve["rates"]["layer"].items()
+    }
+    return {"rate_steps": curve["rate_steps"], "shares": shares}
 
 
 def _runs(task: str, candidates: Iterable[str], curves: Mapping[Trial, Curves]) -> dict[str, list[Curves]]:
