@@ -73,7 +73,11 @@ def test_table_2_has_the_paper_s_cells():
 )
 def test_a_published_figure_stands_beside_a_cell_that_its_study_runs(name, cells, monkeypatch):
     monkeypatch.delenv("MULTIRATE_DATA", raising=False)
-    assert cells.keys() <= {(trial.task, trial.optimizer) for trial in trials_of(name)}
+    trials = trials_of(name)
+    names = [
+        (trial, trial.optimizer if name != "readings" else Variant.parse(trial.optimizer).optimizer) for trial in trials
+    ]
+    assert cells.keys() <= {(trial.task, optimizer) for trial, optimizer in names}
 
 
 @pytest.mark.parametrize(
