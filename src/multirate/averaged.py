@@ -411,8 +411,8 @@ class Averaged(MultiRate):
         table, elements = self._advance(batches, rates, schedule, moving, live, counted, reached)
         index = indices(batches)
         if self._rests_at_average:
-            self.place.stepped |= index
-            self.place.moved -= index
+            self.place.stepped = self.place.stepped | index
+            self.place.moved = self.place.moved - index
         return Moved(table, elements, moving, finite, live, index)
 
     def _learn(self, moved: list[Moved]) -> None:

@@ -38,7 +38,7 @@ def restrain(memory: Memory, squares: Tensor, rates: Tensor, gain: float, moving
         Of every tensor what its gradient counts for, and what its step is multiplied by beside that: at most 1.
     """
     tiny = torch.finfo(squares.dtype).tiny
-    usual, some = memory[_USUAL], squares > 0
+    usual, some = memory[_USUAL], (squares > 0) & torch.isfinite(squares)
     limit = _LONGEST**2 * torch.maximum(usual, memory[_PREVIOUS])
     counted = torch.where(usual > 0, torch.minimum(squares, limit), squares)
     newest = torch.where(usual > 0, (1.0 / memory["step"].clamp(min=1.0)).clamp(min=_LEAST_SHARE), 1.0)
