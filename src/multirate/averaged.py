@@ -447,13 +447,22 @@ class Averaged(MultiRate):
         for parameter, cells in zip(self._parameters, tree.cells, strict=True):
             real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
             sizes.append(cells.reduce(real.to(memory.dtype).square()).to(memory.device))
-        # Whether a tensor that is a learning rate is 0 cannot be known without waiting for it.
-        waking = [float(isinstance(g["lr"], Tensor) or g["lr"] != 0) for g in self.param_groups for _ in g["params"]]
-        sets_out = present * torch.tensor(waking, dtype=memory.dtype, device=memory.device)
+        sets_out = present * self._waking()
         table = torch.stack([torch.cat(sizes), tree.elements_of_cell]) * sets_out[tree.tensor_of_cell]
         squares, count = tree.pool(table, "cell", tree.levels[0])
         squares = torch.maximum(squares, count * _SMALLEST_SIZE**2)
         settle(memory["size"], squares.sqrt(), count * (memory["squares"] == 0))
+
+    def _waking(self) -> Tensor:
+        """Of every tensor 1, or 0 where its ``lr`` is the number 0; a tensor would have to be waited for."""
+        memory = self._memory
+        wake = [isinstance(group["lr"], Tensor) or group["lr"] != 0 for group in self.param_groups]
+        key = ("waking", *((wakes, len(group["params"])) for wakes, group in zip(wake, self.param_groups, strict=True)))
+        if key not in self._plans:  # remembered, for the host would wait for the copy to a device
+            values = [float(w) for w, group in zip(wake, self.param_groups, strict=True) for _ in group["params"]]
+            self._plans[key] = torch.tensor(values, dtype=memory.dtype, device=memory.device)
+        waking: Tensor = self._plans[key]
+        return waking
 
     def _schedule(self) -> Tensor:
         """The eighth root of how a group's ``lr`` has changed; where groups started from one another counts in full."""
