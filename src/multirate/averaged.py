@@ -171,28 +171,25 @@ class Averaged(MultiRate):
             self.place.training = False
 
     @torch.no_grad()
-    def lend(self) -> None:
-        """Has the parameters hold the average until it is given back."""
-        self.place.lent = set(self.place.moved)
-        self._move(self.place.moved, average=True)
+    def lend(self) -> set[int]:
+        """Has the parameters hold the average until it is given back; returns the positions of what has moved."""
+        lent = set(self.place.moved)
+        self._move(lent, average=True)
+        return lent
 
     @torch.no_grad()
-    def give_back(self) -> None:
+    def give_back(self, lent: set[int]) -> None:
         """Moves what :meth:`lend` has moved to where it was."""
-        lent, self.place.lent = self.place.lent, None
-        self._move((lent or set()) - self.place.moved, average=False)
+        self._move(lent - self.place.moved, average=False)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Has the parameters hold the average inside a ``with`` block, also those that no module owns."""
-        there = set(self.place.moved)
-        with torch.no_grad():
-            self._move(there, average=True)
+        lent = self.lend()
         try:
             yield
         finally:
-            with torch.no_grad():
-                self._move(there - self.place.moved, average=False)
+            self.give_back(lent)
 
     def let_go(self) -> None:
         """Moves parameters no more while ``backward`` goes on: another optimizer has taken them over."""

@@ -54,7 +54,7 @@ class Mover:
             return
         if not module.training:
             if not torch.is_grad_enabled() and place.training:
-                optimizer.lend()
+                place.lent = optimizer.lend()
         elif torch.is_grad_enabled():
             optimizer.to_training_point()
 
@@ -66,7 +66,8 @@ class Mover:
         place = optimizer.place
         place.depth -= 1
         if place.depth == 0 and place.lent is not None:
-            optimizer.give_back()
+            lent, place.lent = place.lent, None
+            optimizer.give_back(lent)
 
     def saved(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         """What is saved is the average."""
