@@ -144,7 +144,7 @@ class Loop:
             self.x[i] += weight / self.weight * (self.z[i] - self.x[i])
 
 
-FIRST_STEP = multirate.averaged._FIRST_STEP
+FIRST_STEP = multirate.first_step._SHARE
 
 
 @pytest.mark.parametrize("foreach", [None, False])
@@ -683,7 +683,7 @@ def test_the_rate_settles_where_the_hypergradient_of_the_distance_vanishes(name:
         point = nn.Parameter(torch.ones(50))
         optimizer = getattr(multirate, name)([point], levels=("global",))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(multirate.averaged, "_FIRST_STEP", first_step)
+            patch.setattr(multirate.first_step, "_SHARE", first_step)
             for _ in range(2000):
                 point.grad = point.detach() + torch.randn(50)
                 optimizer.step()

@@ -2,61 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from multirate import kernels, restraint, training_point
+from multirate import first_step, kernels, restraint
 from multirate.adaptation import DistanceRates, Transition
 from multirate.ghost import awake
 from multirate.kernels import ANCHOR, AVERAGE, ITERATE, Batch
 from multirate.levels import ELEMENT, Level, Values
 from multirate.measuring import indices, where
-from multirate.memory import TENSOR, Slot, settle
+from multirate.memory import TENSOR, Slot
 from multirate.moving import Moved
-from multirate.optimizer import MultiRate, Parameters
+from multirate.optimizer import Parameters
+from multirate.places import Placed
 from multirate.rules import Rule
 
 _RECENCY = 2
 """Power of the step count that an iterate weighs with in the average."""
 _SCHEDULE_POWER = 0.125
 """How much of a schedule is passed on to the rate: the average has done most of what a decay is for."""
-_FIRST_STEP = 3e-3
-"""The first step, as a share of the norm of the parameters."""
-_SMALLEST_SIZE = 1e-2
-"""Root mean square that parameters are taken to have at least, for the first step of those that begin at 0."""
 _LEAST_INTERPOLATION = 0.5
 """With less, the average is kept, since finding it again from the other two would lose digits."""
 
 
-@dataclass
-class Place:
-    """Where the parameters of an optimizer are; an object of its own, so that ``torch.compile`` sees it change.
-
-    Attributes:
-        training: Whether a pass has asked for the point where gradients are taken.
-        moved: Positions of the parameters that are there; all others hold the average.
-        betas: The weight of the average in that point, for each group, as it was when they went there.
-        depth: How many modules deep the present pass is.
-        lent: Positions of the parameters that hold the average for an evaluation between a training pass and its step.
-        released: Whether another optimizer has taken the parameters over.
-        stepped: Positions of parameters that have made their step during a backward pass, and stay at the average.
-    """
-
-    training: bool = False
-    moved: set[int] = field(default_factory=set)
-    betas: list[float] = field(default_factory=list)
-    depth: int = 0
-    lent: set[int] | None = None
-    released: bool = False
-    stepped: set[int] = field(default_factory=set)
-
-
-class Averaged(MultiRate):
+class Averaged(Placed):
     r"""Averaged iterates whose rates are learned, with nothing to tune.
 
     With the iterate ``z``, its average ``x`` and the point ``y`` where gradients are taken:
@@ -114,10 +86,7 @@ class Averaged(MultiRate):
         in_backward: bool = False,
         state_dtype: torch.dtype | None = None,
     ) -> None:
-        self.place = Place()
-        self._rests_at_average = self._attached = False
         self._begun: list[bool] = []
-        modules = list(training_point.modules_behind(params))
         super().__init__(
             params,
             lr,
@@ -130,101 +99,6 @@ class Averaged(MultiRate):
             in_backward=in_backward,
             state_dtype=state_dtype,
         )
-        self._attach(modules)
-
-    # -- where the parameters are ------------------------------------------------------------------------------
-
-    def _attach(self, modules: Sequence[torch.nn.Module]) -> None:
-        """Hooks the modules that own the parameters, looking for them where they were not given."""
-        wanted = {id(p) for p in self._parameters}
-        given = training_point.with_parameters(modules, wanted)
-        missing = wanted - {id(p) for module in given for p in module.parameters(recurse=False)}
-        owners = training_point.owners_of(missing) if missing else []
-        training_point.attach(self, [*given, *owners])
-        self._attached = bool(given or owners)
-        if self._attached:
-            self._rests_at_average = True
-        elif not self._rests_at_average:
-            self.to_training_point()
-
-    @torch.no_grad()
-    def to_training_point(self) -> None:
-        """Moves what is trained and has not made its step to the point where gradients are taken, if it is not there.
-
-        Frozen parameters stay at their average, where they are evaluated too.
-        """
-        place = self.place
-        if not place.training:
-            self._begin()
-        known = place.betas if place.moved else []
-        place.betas = [*known, *(self.rule.interpolation(group) for group in self.param_groups[len(known) :])]
-        self._complete()
-        trained = {i for i, p in enumerate(self._parameters) if p.requires_grad and ITERATE in self.state[p]}
-        self._move(trained - place.moved - place.stepped, average=False)
-        place.training = True
-
-    @torch.no_grad()
-    def to_average(self) -> None:
-        """Moves the parameters from the point where gradients are taken to the average, if that is where they rest."""
-        if self.place.training and self._rests_at_average:
-            self._move(self.place.moved, average=True)
-            self.place.training = False
-
-    @torch.no_grad()
-    def lend(self) -> set[int]:
-        """Has the parameters hold the average until it is given back; returns the positions of what has moved."""
-        lent = set(self.place.moved)
-        self._move(lent, average=True)
-        return lent
-
-    @torch.no_grad()
-    def give_back(self, lent: set[int]) -> None:
-        """Moves what :meth:`lend` has moved to where it was."""
-        self._move(lent - self.place.moved, average=False)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Has the parameters hold the average inside a ``with`` block, also those that no module owns."""
-        lent = self.lend()
-        try:
-            yield
-        finally:
-            self.give_back(lent)
-
-    def let_go(self) -> None:
-        """Moves parameters no more while ``backward`` goes on: another optimizer has taken them over."""
-        if self._early is not None:
-            self._early.detach()
-            self._early = None
-
-    @torch.no_grad()
-    def average_of(self, parameter: Tensor) -> Tensor:
-        """The average of one parameter, wherever it is at present; a tensor of its own."""
-        state = self.state[parameter]
-        own = parameter.detach().clone()
-        if AVERAGE in state:
-            return own.copy_(state[AVERAGE])
-        there = any(parameter is self._parameters[i] for i in self.place.moved)
-        if there:
-            for group, beta in zip(self.param_groups, self.place.betas, strict=True):
-                if any(parameter is p for p in group["params"]):
-                    _move([(own, state)], beta, average=True)
-        return own
-
-    def _move(self, chosen: set[int], average: bool) -> None:
-        """Moves the parameters at some positions to the average, or from it."""
-        if not chosen:
-            return
-        place, index = self.place, 0
-        with training_point.unversioned(self._parameters):
-            for group, beta in zip(self.param_groups, place.betas, strict=True):
-                moving = []
-                for parameter in group["params"]:
-                    if index in chosen:
-                        moving.append((parameter, self.state[parameter]))
-                    index += 1
-                _move(moving, beta, average)
-        place.moved = place.moved - chosen if average else place.moved | chosen
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -266,50 +140,17 @@ class Averaged(MultiRate):
         counts = torch.zeros(len(self._parameters), dtype=self._memory.dtype, device=self._memory.device)
         self._elements = counts.index_add(0, self._tree.tensor_of_cell, self._tree.elements_of_cell).clamp(min=1.0)
 
-    def _empty_batch(self, group: dict[str, Any], parameter: Tensor, start: int, names: list[str]) -> Batch:
-        batch = super()._empty_batch(group, parameter, start, names)
-        self._place(batch)
-        return batch
-
-    def _batches(self, among: Collection[int] | None = None) -> list[Batch]:
-        if self.place.training and len(self.place.moved) < len(self._parameters):
-            self._join()
-        return super()._batches(among)
-
-    def _join(self) -> None:
-        """Moves what has a gradient but was frozen in the pass to where the others are, for all are stepped alike."""
-        place = self.place
-        stepping = {i for i, p in enumerate(self._parameters) if p.grad is not None and ITERATE in self.state[p]}
-        self._move(stepping - place.moved - place.stepped, average=False)
-
-    def _place(self, batch: Batch) -> None:
-        batch.at_training_point = self.place.training
-        groups = self.param_groups
-        beta = (
-            self.place.betas[next(i for i, g in enumerate(groups) if g is batch.options)]
-            if self.place.training
-            else 1.0
-        )
-        batch.interpolation = beta
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; its new nodes start afresh, nodes that exist keep their rates."""
-        ready, modules = self._ready, list(training_point.modules_behind([param_group]))
-        if ready:
-            self.to_average()
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         # A group that starts frozen is later taken to have started like all others.
         group.setdefault("starting_lr", float(group["lr"]) or self._lr)
-        if ready:
-            self._attach(modules)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a state; a state of ``torch.optim`` starts the rule warm and the iterates at the parameters."""
-        self.to_average()
         kept = [{name: group[name] for name in ("betas", "momentum") if name in group} for group in self.param_groups]
         super().load_state_dict(state_dict)
-        self.place.stepped = set()
         if not any(ITERATE in state for state in state_dict["state"].values()):
             for group, own in zip(self.param_groups, kept, strict=True):  # theirs are of a first moment
                 group.update(
@@ -328,14 +169,7 @@ class Averaged(MultiRate):
                 self.state[parameter].pop(AVERAGE, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("place", "_rests_at_average", "_attached", "_begun")
-        return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_begun" in state:
-            self.place.stepped = set()
-            self._attach([])
+        return {**super().__getstate__(), "_begun": self._begun}
 
     def _complete(self) -> None:
         """Makes what a changed interpolation needs, while the average is at hand."""
@@ -371,9 +205,6 @@ class Averaged(MultiRate):
 
     # -- one step ----------------------------------------------------------------------------------------------
 
-    def _no_step(self) -> None:
-        self.to_average()
-
     @property
     def moves_first(self) -> bool:
         """Always: rates are those found at the end of the step before."""
@@ -382,11 +213,6 @@ class Averaged(MultiRate):
     def _may_move_early(self, index: int) -> bool:
         """A parameter's first step is measured by the gradients of all that share its rate."""
         return self._begun[index]
-
-    def _step(self, batches: list[Batch]) -> None:
-        if not self._attached and self._rests_at_average:
-            self._attach([])  # unpickled before its model was
-        super()._step(batches)
 
     def _move_by_known_rates(self, batches: list[Batch], before: Sequence[Moved] = ()) -> Moved:
         self._begin()
@@ -398,8 +224,9 @@ class Averaged(MultiRate):
         moving = schedule.ne(0).to(memory.dtype) * live
         moving = moving if present is None else moving * present
         if not all(self._begun):
-            self._note_sizes(live if present is None else live * present)
-        self._set_out(squares, moving)
+            waking = live * self._waking()
+            first_step.note_sizes(memory, self._parameters, waking if present is None else waking * present)
+        first_step.set_out(memory, None if self.rule.normalised else squares / self._elements, moving)
         counted = reached = None
         if not self.rule.normalised:
             root, gain = self.adaptation.root(memory), self.adaptation.gain
@@ -407,9 +234,7 @@ class Averaged(MultiRate):
         rates = self.adaptation.combined(memory, self._reference_lr)
         table, elements = self._advance(batches, rates, schedule, moving, live, counted, reached)
         index = indices(batches)
-        if self._rests_at_average:
-            self.place.stepped = self.place.stepped | index
-            self.place.moved = self.place.moved - index
+        self._left_at_rest(index)
         return Moved(table, elements, moving, finite, live, index)
 
     def _learn(self, moved: list[Moved]) -> None:
@@ -423,44 +248,6 @@ class Averaged(MultiRate):
                 self._begun[index] = self._begun[index] or (moves and index in stepped)
                 index += 1
 
-    def _set_out(self, squares: Tensor, moving: Tensor) -> None:
-        """The first rate of nodes that have not moved: a step of a small share of their norm, whatever ``lr`` is."""
-        tree, memory = self._tree, self._memory
-        movers = moving[tree.tensor_of_cell]
-        steps = tree.elements_of_cell * movers
-        if not self.rule.normalised:
-            steps = steps * (squares / self._elements)[tree.tensor_of_cell]
-        step, movers = tree.pool(torch.stack([steps, movers]), "cell", tree.levels[0])
-        first = memory["size"] * _FIRST_STEP / step.sqrt()
-        settle(memory["first_rate"], first, movers * (memory["squares"] == 0))
-
-    def _note_sizes(self, present: Tensor) -> None:
-        """Remembers how large what sets out is of nodes that have not moved, small parameters taken as larger.
-
-        Args:
-            present: Of every tensor 1, or 0 where it has no gradient: what is frozen or stands still has no say.
-        """
-        tree, memory, sizes = self._tree, self._memory, []
-        for parameter, cells in zip(self._parameters, tree.cells, strict=True):
-            real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
-            sizes.append(cells.reduce(real.to(memory.dtype).square()).to(memory.device))
-        sets_out = present * self._waking()
-        table = torch.stack([torch.cat(sizes), tree.elements_of_cell]) * sets_out[tree.tensor_of_cell]
-        squares, count = tree.pool(table, "cell", tree.levels[0])
-        squares = torch.maximum(squares, count * _SMALLEST_SIZE**2)
-        settle(memory["size"], squares.sqrt(), count * (memory["squares"] == 0))
-
-    def _waking(self) -> Tensor:
-        """Of every tensor 1, or 0 where its ``lr`` is the number 0; a tensor would have to be waited for."""
-        memory = self._memory
-        wake = [isinstance(group["lr"], Tensor) or group["lr"] != 0 for group in self.param_groups]
-        key = ("waking", *((wakes, len(group["params"])) for wakes, group in zip(wake, self.param_groups, strict=True)))
-        if key not in self._plans:  # remembered, for the host would wait for the copy to a device
-            values = [float(w) for w, group in zip(wake, self.param_groups, strict=True) for _ in group["params"]]
-            self._plans[key] = torch.tensor(values, dtype=memory.dtype, device=memory.device)
-        waking: Tensor = self._plans[key]
-        return waking
-
     def _schedule(self) -> Tensor:
         """The eighth root of how a group's ``lr`` has changed; where groups started from one another counts in full."""
         starting = self._starting()
@@ -468,13 +255,23 @@ class Averaged(MultiRate):
 
     def _starting(self) -> Tensor:
         """Of every tensor, the ``lr`` its group started with over the reference."""
-        memory, reference = self._memory, self._reference_lr
-        key = ("starting", reference, *((group["starting_lr"], len(group["params"])) for group in self.param_groups))
+        reference = self._reference_lr
+        return self._of_groups("starting", [group["starting_lr"] / reference for group in self.param_groups])
+
+    def _waking(self) -> Tensor:
+        """Of every tensor 1, or 0 where its ``lr`` is the number 0; a tensor would have to be waited for."""
+        wake = [isinstance(group["lr"], Tensor) or group["lr"] != 0 for group in self.param_groups]
+        return self._of_groups("waking", [*map(float, wake)])
+
+    def _of_groups(self, name: str, values: list[float]) -> Tensor:
+        """One number a tensor out of one a param group."""
+        counts = [len(group["params"]) for group in self.param_groups]
+        key = (name, *values, *counts)
         if key not in self._plans:  # remembered, for the host would wait for the copy to a device
-            values = [group["starting_lr"] / reference for group in self.param_groups for _ in group["params"]]
-            self._plans[key] = torch.tensor(values, dtype=memory.dtype, device=memory.device)
-        starting: Tensor = self._plans[key]
-        return starting
+            numbers = [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+            self._plans[key] = torch.tensor(numbers, dtype=self._memory.dtype, device=self._memory.device)
+        found: Tensor = self._plans[key]
+        return found
 
     def _advance(
         self,
@@ -541,28 +338,3 @@ class Averaged(MultiRate):
         assert isinstance(own, Tensor)
         assert isinstance(root, Tensor)
         return torch.where(root > 0, own / root, 1.0)
-
-    def _leave_training_point(self) -> None:
-        """Parameters without a gradient go back to their average too."""
-        if not self._rests_at_average:
-            self.place.training = True
-            self.place.betas = [self.rule.interpolation(group) for group in self.param_groups]
-        else:
-            self.to_average()
-        self.place.stepped = set()
-
-
-def _move(moving: Sequence[tuple[Tensor, dict[str, Any]]], beta: float, average: bool) -> None:
-    """Moves parameters, given with their state, from the average to the point ``β x + (1 − β) z``, or back."""
-    found_again, iterates = [], []
-    for parameter, state in moving:
-        if AVERAGE in state:
-            parameter.copy_(state[AVERAGE] if average else torch.lerp(state[ITERATE], state[AVERAGE], beta))
-        else:
-            found_again.append(parameter)
-            iterates.append(state[ITERATE])
-    if found_again and average:
-        torch._foreach_add_(found_again, iterates, alpha=beta - 1.0)
-        torch._foreach_div_(found_again, beta)
-    elif found_again:
-        torch._foreach_lerp_(found_again, iterates, 1.0 - beta)

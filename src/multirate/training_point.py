@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from multirate.averaged import Averaged
+    from multirate.places import Placed
 
-_living: weakref.WeakSet[Averaged] = weakref.WeakSet()
+_living: weakref.WeakSet[Placed] = weakref.WeakSet()
 
 
 class Mover:
@@ -32,11 +32,11 @@ class Mover:
     pickled one, gets hooks that do nothing.
     """
 
-    def __init__(self, module: nn.Module | None = None, optimizer: Averaged | None = None) -> None:
+    def __init__(self, module: nn.Module | None = None, optimizer: Placed | None = None) -> None:
         self._module = weakref.ref(module) if module is not None else None
         self._optimizer = weakref.ref(optimizer) if optimizer is not None else None
 
-    def owner(self, module: nn.Module) -> Averaged | None:
+    def owner(self, module: nn.Module) -> Placed | None:
         """The optimizer to serve, while it lives and owns its parameters, and if this is the right module."""
         if self._optimizer is None or self._module is None or self._module() is not module:
             return None
@@ -98,7 +98,7 @@ def _unreal() -> bool:
     return level is not None or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
-def attach(optimizer: Averaged, modules: Iterable[nn.Module]) -> None:
+def attach(optimizer: Placed, modules: Iterable[nn.Module]) -> None:
     """Hooks modules so that passes through them find the parameters of an optimizer where they should be.
 
     An older optimizer of any of the parameters no longer moves them.

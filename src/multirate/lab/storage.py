@@ -164,7 +164,10 @@ class Storage:
         try:
             curves: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise StorageError(f"cannot read the curves of {trial} in {path}: {error}") from error
+            raise StorageError(
+                f"cannot read the curves of {trial} in {path}: {error}. "
+                f"Put the file back, or remove the trial's line from {self.rows_path} to run it anew."
+            ) from error
         return curves
 
     def write_plan(self, plan: Mapping[str, Any]) -> None:
