@@ -55,6 +55,7 @@ class Kernel:
         self.program = program
         names = [*program.arrays, *(f"element{k}" for k in range(len(program.elements)))]
         self.arrays = {name: _TYPES[stored.get(name, dtype)] for name in names}
+        self._calls: tuple[Mapping[str, float], np.ndarray[Any, Any]] = {}, np.empty(0)
         self._function = _compiled(source(program, self.arrays), _TYPES[dtype])
 
     def __call__(
@@ -97,7 +98,7 @@ class Kernel:
             plan.items,
             table,
             _given(self.program.cells, cells or {}, plan.cells),
-            np.array([*self.program.call_values(numbers), 0.0]),
+            self._call_values(numbers),
             partial,
             sums,
         )
@@ -109,6 +110,14 @@ class Kernel:
         for k, row in enumerate(sums):
             row += np.bincount(plan.cell_of_item, partial[:, k], plan.cells)
         return torch.from_numpy(sums)
+
+    def _call_values(self, numbers: Mapping[str, float]) -> np.ndarray[Any, Any]:
+        """Numbers of the whole call, with a 0 behind them; options seldom change from step to step."""
+        known, found = self._calls
+        if not len(found) or numbers != known:
+            found = np.array([*self.program.call_values(numbers), 0.0])
+            self._calls = numbers, found
+        return found
 
 
 def _given(names: Sequence[str], cells: Mapping[str, Tensor], count: int) -> np.ndarray[Any, Any]:
