@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from multirate import first_step, kernels, restraint
 from multirate.adaptation import DistanceRates, Transition
 from multirate.ghost import awake
-from multirate.kernels import ANCHOR, AVERAGE, ITERATE, Batch
+from multirate.kernels import ANCHOR, AVERAGE, ITERATE, Batch, Measured
 from multirate.levels import ELEMENT, Level, Values
 from multirate.measuring import indices, where
 from multirate.memory import TENSOR, Slot
@@ -26,6 +27,25 @@ _SCHEDULE_POWER = 0.125
 """How much of a schedule is passed on to the rate: the average has done most of what a decay is for."""
 _LEAST_INTERPOLATION = 0.5
 """With less, the average is kept, since finding it again from the other two would lose digits."""
+
+
+@dataclass
+class _Ready:
+    """What is known before parameters move.
+
+    Attributes:
+        finite: 1, or 0 when a gradient is not.
+        live: 1, or 0 when nothing is moved.
+        moving: Of every tensor 1, or 0 where it stands still.
+        weights: What the sums of every cell are multiplied by, ``(7, cells)``, counts of elements last.
+        arguments: For each batch what its kernel takes: rates, coefficients, ``live`` and shares in the average.
+    """
+
+    finite: Tensor
+    live: Tensor
+    moving: Tensor
+    weights: Tensor
+    arguments: list[tuple[Any, ...]]
 
 
 class Averaged(Placed):
@@ -218,24 +238,24 @@ class Averaged(Placed):
         self._begin()
         present, memory = self._present(batches), self._memory
         squares = self._gradient_squares(batches)
-        finite = torch.isfinite(squares).all().to(memory.dtype)
-        live = finite * awake(self.param_groups, memory.device, memory.dtype)
-        schedule = self._count(live, present, before)
-        moving = schedule.ne(0).to(memory.dtype) * live
-        moving = moving if present is None else moving * present
+        alive = self._one * awake(self.param_groups, memory.device, memory.dtype)
         if not all(self._begun):
-            waking = live * self._waking()
-            first_step.note_sizes(memory, self._parameters, waking if present is None else waking * present)
-        first_step.set_out(memory, None if self.rule.normalised else squares / self._elements, moving)
-        counted = reached = None
-        if not self.rule.normalised:
-            root, gain = self.adaptation.root(memory), self.adaptation.gain
-            counted, reached = restraint.restrain(memory, squares, root, gain, moving)
-        rates = self.adaptation.combined(memory, self._reference_lr)
-        table, elements = self._advance(batches, rates, schedule, moving, live, counted, reached)
+            sets_out = torch.isfinite(squares).all() * alive * self._waking()
+            first_step.note_sizes(memory, self._parameters, sets_out if present is None else sets_out * present)
+
+        def ready(squares: Tensor, schedule: Tensor, alive: Tensor) -> _Ready:
+            return self._ready_to_advance(batches, squares, schedule, alive, present, before)
+
+        r: _Ready = self._small("ready", ready, squares, self._factors(), alive)
+        self._seed(batches)
+        found = [
+            batch.kernel.advance(batch, *own, self._rests_at_average)
+            for batch, own in zip(batches, r.arguments, strict=True)
+        ]
+        table, elements = self._weighed(batches, found, r.weights)
         index = indices(batches)
         self._left_at_rest(index)
-        return Moved(table, elements, moving, finite, live, index)
+        return Moved(table, elements, r.moving, r.finite, r.live, index)
 
     def _learn(self, moved: list[Moved]) -> None:
         stepped: set[int] = set().union(*(m.index for m in moved))
@@ -273,28 +293,38 @@ class Averaged(Placed):
         found: Tensor = self._plans[key]
         return found
 
-    def _advance(
+    def _ready_to_advance(
         self,
         batches: list[Batch],
-        rates: Values,
+        squares: Tensor,
         schedule: Tensor,
-        moving: Tensor,
-        live: Tensor,
-        counted: Tensor | None,
-        reached: Tensor | None,
-    ) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        """Moves what has a gradient, in one pass that also measures for the next step's rates.
+        alive: Tensor,
+        present: Tensor | None,
+        before: Sequence[Moved],
+    ) -> _Ready:
+        """Works out all that moving takes.
 
         Args:
             batches: What has a gradient.
-            rates: Combined rates.
+            squares: ``‖g‖²`` of every tensor.
             schedule: Factor of every tensor.
-            moving: Of every tensor 1, or 0 where it stands still.
-            live: 1, or 0 on a skipped step.
-            counted: What every tensor's gradient counts for, see :mod:`multirate.restraint`.
-            reached: What every tensor's step is multiplied by beside, without counting as shorter.
+            alive: 0 in a step that has to change nothing, else 1.
+            present: Of every tensor 1, or 0 where it has no gradient; ``None`` where all have one.
+            before: What has been moved in the same step already.
         """
         tree, memory = self._tree, self._memory
+        finite = torch.isfinite(squares).all().to(memory.dtype)
+        live = finite * alive
+        self._count(live, schedule, present, before)
+        moving = schedule.ne(0).to(memory.dtype) * live
+        moving = moving if present is None else moving * present
+        first_step.set_out(memory, None if self.rule.normalised else squares / self._elements, moving)
+        # What every tensor's gradient counts for, and what its step is multiplied by beside, without being shorter.
+        counted = reached = None
+        if not self.rule.normalised:
+            root, gain = self.adaptation.root(memory), self.adaptation.gain
+            counted, reached = restraint.restrain(memory, squares, root, gain, moving)
+        rates = self.adaptation.combined(memory, self._reference_lr)
         # Steps that a schedule shortens are shorter time.
         passed = schedule / self._starting() * moving
         memory["progress"].add_(passed)
@@ -304,25 +334,29 @@ class Averaged(Placed):
         schedule = schedule * live
         rates_of = self._rates_of(rates, schedule if reached is None else schedule * reached)
         coefficients = self._coefficients(schedule, scale=counted)
-        self._seed(batches)
-        found = [
-            batch.kernel.advance(
-                batch,
-                rates_of(batch),
-                coefficients(batch),
-                live.to(*where(batch)),
-                shares(batch),
-                self._rests_at_average,
-            )
-            for batch in batches
-        ]
-        rows, elements = self._table(batches, found)
+        arguments = [(rates_of(batch), coefficients(batch), live.to(*where(batch)), shares(batch)) for batch in batches]
         # Steps count as they were made, or the root would follow down what shortens them.
         made, moved = (schedule * moving)[tree.tensor_of_cell] * self._share_of_root(rates), moving[tree.tensor_of_cell]
         weights = torch.stack([made, made.square(), moved, moved, made, moved, moved])
-        found_and_counted = torch.cat([rows, tree.elements_of_cell.unsqueeze(0)])
-        table = torch.where(weights != 0, found_and_counted * weights, torch.zeros_like(weights))
-        return table, elements
+        return _Ready(finite, live, moving, weights, arguments)
+
+    def _weighed(
+        self, batches: list[Batch], found: list[Measured], weights: Tensor
+    ) -> tuple[Tensor, dict[int, list[Tensor]]]:
+        """What was found on the way, and counts of elements, as far as they count."""
+        elements_of_cell = self._tree.elements_of_cell.unsqueeze(0)
+
+        def weighed(rows: Tensor, weights: Tensor) -> Tensor:
+            return torch.where(weights != 0, torch.cat([rows, elements_of_cell]) * weights, torch.zeros_like(weights))
+
+        if any(each.table is None or each.elements for each in found):
+            rows, elements = self._table(batches, found)
+            return weighed(rows, weights), elements
+
+        def table(weights: Tensor, *tables: Tensor) -> Tensor:
+            return weighed(self._table(batches, [Measured([], [], each) for each in tables])[0], weights)
+
+        return self._small("table", table, weights, *(each.table for each in found if each.table is not None)), {}
 
     def _share_of_root(self, rates: Values) -> Tensor:
         """What every cell is moved with over the rate of its node at the coarsest level; single elements count as 1."""

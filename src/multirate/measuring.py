@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from multirate.adaptation import Adaptation, Measurement
 from multirate.kernels import Batch, Measured
 from multirate.levels import ELEMENT, Tree, Values
 from multirate.memory import Memory
+from multirate.replay import Replays
 from multirate.rules import Rule
 from multirate.tensorlist import TensorList
 
@@ -31,6 +33,7 @@ class Measuring:
         _memory: Memory
         _early: EarlyWork | None
         _plans: dict[Any, Any]
+        _replays: Replays
         _one: Tensor
         _zero_rows: list[Tensor]
 
@@ -38,6 +41,15 @@ class Measuring:
         def _row_count(self) -> int: ...
 
         def _batches(self, among: Collection[int] | None = None) -> list[Batch]: ...
+
+    _kind: Hashable | None = None
+    """What the arithmetic on a few numbers depends on in the present step, where it may be replayed."""
+
+    def _small(self, name: str, function: Callable[..., Any], *inputs: Tensor) -> Any:
+        """Calls a function that works on a few numbers, or replays what it did in an earlier step of this kind."""
+        if self._kind is None:
+            return function(*inputs)
+        return self._replays((name, len(inputs), self._kind), function, *inputs)
 
     def _coefficients(
         self, schedule: Tensor, ahead: float = 0.0, scale: Tensor | None = None
@@ -68,39 +80,67 @@ class Measuring:
 
         return of
 
-    def _measure(self, batches: list[Batch], present: Tensor | None) -> Measurement:
-        """Sums agreement (and norms) over the nodes of every level, bottom up."""
+    def _measure(
+        self, batches: list[Batch], present: Tensor | None
+    ) -> tuple[Callable[..., Measurement], Sequence[Tensor]]:
+        """Passes over all elements; returns what makes a measurement of what was found, and what was found.
+
+        A measurement is agreement (and norms) summed over the nodes of every level, bottom up.
+        """
         memory = self._memory
-        factor = memory["factor"] if present is None else memory["factor"] * present
-        formulas = self._formulas(batches, factor[self._tree.tensor_of_cell])
+
+        def factor() -> Tensor:
+            found: Tensor = memory["factor"] if present is None else memory["factor"] * present
+            return found
+
+        def measurement(sums: Tensor, elements: dict[int, list[Tensor]] | Sequence[Values]) -> Measurement:
+            live = torch.isfinite(sums).all().to(memory.dtype)
+            return self._pooled(self._weighted(sums, factor()), elements, factor(), live)
+
+        formulas = self._formulas(batches, factor)
         if formulas is not None:
             memory.lent = formulas.learned
-            coefficients = self._coefficients(memory["factor"])
-            previous = [coefficients(batch) for batch in batches]
+            previous = self._present_coefficients(batches)
             sums, _ = self._scaled(batches, previous, *self._table(batches, formulas.measure(previous)))
-            elements: dict[int, list[Tensor]] | Sequence[Values] = formulas.products
-        elif self._early is None or self._early.table is None:
-            sums, elements = self._sums(batches)
-        else:
-            early = self._early
+            return partial(measurement, elements=formulas.products), [sums]
+        early = self._early
+        if early is not None and early.table is not None:
             gathered = {i for b in batches for i in b.index if early.is_measured(i, b.options)}
             sums, elements = self._sums(self._batches(indices(batches) - gathered))
-            sums = torch.where(self._cells_of(gathered), self._early.table, sums)
-        live = torch.isfinite(sums).all().to(memory.dtype)
-        return self._pooled(self._weighted(sums, factor), elements, factor, live)
+            assert early.table is not None
+            return partial(measurement, elements=elements), [torch.where(self._cells_of(gathered), early.table, sums)]
+        found = self._measured(batches)
+        tables = [each.table for each in found if each.table is not None and not each.elements]
+        if len(tables) < len(found):
+            sums, elements = self._scaled_sums(batches, found)
+            return partial(measurement, elements=elements), [sums]
+
+        def of_tables(*tables: Tensor) -> Measurement:
+            return measurement(*self._scaled_sums(batches, [Measured([], [], table) for table in tables]))
+
+        return of_tables, tables
 
     def _sums(self, batches: list[Batch]) -> tuple[Tensor, dict[int, list[Tensor]]]:
         """Agreement and norms of every cell, 0 where a batch has none, and of elements by tensor."""
-        coefficients = self._coefficients(self._memory["factor"])
-        previous = [coefficients(batch) for batch in batches]
-        found = [batch.kernel.measure(batch, own) for batch, own in zip(batches, previous, strict=True)]
-        return self._scaled(batches, previous, *self._table(batches, found))
+        return self._scaled_sums(batches, self._measured(batches))
 
-    def _formulas(self, batches: list[Batch], factor: Tensor) -> kernels.Formulas | None:
+    def _measured(self, batches: list[Batch]) -> list[Measured]:
+        previous = self._small("coefficients", lambda: self._present_coefficients(batches))
+        return [batch.kernel.measure(batch, own) for batch, own in zip(batches, previous, strict=True)]
+
+    def _scaled_sums(self, batches: list[Batch], found: list[Measured]) -> tuple[Tensor, dict[int, list[Tensor]]]:
+        return self._scaled(batches, self._present_coefficients(batches), *self._table(batches, found))
+
+    def _present_coefficients(self, batches: list[Batch], ahead: float = 0.0) -> list[dict[str, kernels.Picked]]:
+        """The rule's coefficients at the step that has been counted, or some steps ahead, for each batch."""
+        of = self._coefficients(self._memory["factor"], ahead)
+        return [of(batch) for batch in batches]
+
+    def _formulas(self, batches: list[Batch], factor: Callable[[], Tensor]) -> kernels.Formulas | None:
         """What works out values of the parameter level in the pass that moves, where something can."""
         if ELEMENT not in self._tree.levels:
             return None
-        return kernels.formulas(batches, self._tree, self._memory, factor, self._plans)
+        return kernels.formulas(batches, self._tree, self._memory, factor()[self._tree.tensor_of_cell], self._plans)
 
     def _table(self, batches: list[Batch], found: list[Measured]) -> tuple[Tensor, dict[int, list[Tensor]]]:
         """Sums of all cells, ``(1, 3 or 6, cells)``, 0 where nothing was measured; and elements by tensor."""
@@ -220,16 +260,21 @@ class Measuring:
     def _gradient_squares(self, batches: list[Batch]) -> Tensor:
         """``‖g‖²`` of every tensor; 0 without a gradient."""
         memory = self._memory
-        coefficients = self._coefficients(memory["factor"], ahead=1.0)
-        found = [batch.kernel.look(batch, coefficients(batch)).squares for batch in batches]
-        squares = torch.cat([values.to(memory.device, memory.dtype) for values in found])
-        order = tuple(i for batch in batches for i in batch.index)
-        if order == tuple(range(len(self._parameters))):
-            return squares
-        key = ("order", *order)
-        if key not in self._plans:
-            self._plans[key] = torch.tensor(order, device=memory.device)
-        return torch.zeros_like(memory["step"]).index_copy(0, self._plans[key], squares)
+
+        def in_order(*found: Tensor) -> Tensor:
+            squares = torch.cat([values.to(memory.device, memory.dtype) for values in found])
+            order = tuple(i for batch in batches for i in batch.index)
+            if order == tuple(range(len(self._parameters))):
+                return squares
+            key = ("order", *order)
+            if key not in self._plans:
+                self._plans[key] = torch.tensor(order, device=memory.device)
+            return torch.zeros_like(memory["step"]).index_copy(0, self._plans[key], squares)
+
+        own = self._small("coefficients ahead", lambda: self._present_coefficients(batches, ahead=1.0))
+        looked = [batch.kernel.look(batch, c) for batch, c in zip(batches, own, strict=True)]
+        squares: Tensor = self._small("gradient squares", in_order, *(each.squares for each in looked))
+        return squares
 
 
 def indices(batches: Iterable[Batch]) -> set[int]:

@@ -41,6 +41,10 @@ class Moved:
     index: set[int]
 
 
+_SUMMED = ("table", "factor", "live", "finite")
+"""Of what was moved, what all learn from together."""
+
+
 class Moving(Measuring):
     """How an optimizer moves its parameters."""
 
@@ -53,12 +57,17 @@ class Moving(Measuring):
 
     def _apply(self, batches: list[Batch], rates: Values, schedule: Tensor, live: Tensor) -> None:
         """Applies the combined rates, with the transition and the schedule on top."""
-        schedule = schedule * live
-        rates_of, coefficients = self._rates_of(rates, schedule), self._coefficients(schedule)
-        moved = self._columns(schedule.ne(0))
+
+        def ready(schedule: Tensor, live: Tensor, *combined: Tensor) -> list[tuple[Any, ...]]:
+            schedule = schedule * live
+            rates_of = self._rates_of(combined[0] if combined else rates, schedule)
+            coefficients, moved = self._coefficients(schedule), self._columns(schedule.ne(0))
+            return [(rates_of(b), coefficients(b), live.to(*where(b)), moved(b)) for b in batches]
+
+        arguments = self._small("ready", ready, schedule, live, *([rates] if isinstance(rates, Tensor) else []))
         self._seed(batches)
-        for batch in batches:
-            batch.kernel.apply(batch, rates_of(batch), coefficients(batch), live.to(*where(batch)), moved(batch))
+        for batch, own in zip(batches, arguments, strict=True):
+            batch.kernel.apply(batch, *own)
 
     def _move_by_known_rates(self, batches: list[Batch], before: Sequence[Moved] = ()) -> Moved:
         """Moves parameters with the rates as they are, and measures on the way.
@@ -74,7 +83,7 @@ class Moving(Measuring):
         finite = torch.isfinite(self._gradient_squares(batches)).all().to(memory.dtype)
         live = finite * awake(self.param_groups, memory.device, memory.dtype)
         rates = self.adaptation.combined(memory, self._reference_lr)
-        schedule = self._count(live, present, before) * live
+        schedule = self._count(live, self._factors(), present, before) * live
         rates_of, coefficients, moved = (
             self._rates_of(rates, schedule),
             self._coefficients(schedule),
@@ -93,15 +102,17 @@ class Moving(Measuring):
 
     def _learn(self, moved: list[Moved]) -> None:
         """Moves rates by what was measured while parameters moved."""
-        table, factor = sum(m.table for m in moved), sum(m.factor for m in moved)
-        assert isinstance(table, Tensor)
-        assert isinstance(factor, Tensor)
         elements = {i: values for m in moved for i, values in m.elements.items()}
-        live = torch.stack([m.live for m in moved]).amax()
-        self.adaptation.learn(self._memory, self._pooled(table, elements, factor, live), self._reference_lr)
-        self._memory["skipped"].add_(1.0 - torch.stack([m.finite for m in moved]).amin())
 
-    def _count(self, live: Tensor, present: Tensor | None, before: Sequence[Moved] = ()) -> Tensor:
+        def learn(*found: Tensor) -> None:
+            tables, factors, lives, finites = (found[k :: len(_SUMMED)] for k in range(len(_SUMMED)))
+            table, factor, live = sum(tables[1:], tables[0]), sum(factors[1:], factors[0]), torch.stack(lives).amax()
+            self.adaptation.learn(self._memory, self._pooled(table, elements, factor, live), self._reference_lr)
+            self._memory["skipped"].add_(1.0 - torch.stack(finites).amin())
+
+        self._small("learn", learn, *(getattr(m, name) for m in moved for name in _SUMMED))
+
+    def _count(self, live: Tensor, factor: Tensor, present: Tensor | None, before: Sequence[Moved] = ()) -> Tensor:
         """Counts the step for the tensors that take it, notes and returns the schedule's factor of every tensor."""
         memory = self._memory
         taken = live.expand(len(self._parameters)) if present is None else live * present
@@ -116,7 +127,6 @@ class Moving(Measuring):
             for name in self.rule.scalars:
                 memory[name][start:stop].copy_(part[name])
             start = stop
-        factor = self._factors()
         settle(memory["factor"], factor if self.transition is None else factor * self._share(), taken)
         return factor
 

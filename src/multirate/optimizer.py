@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from math import isfinite
 from typing import Any
 
@@ -15,10 +15,11 @@ from multirate.batching import Collector
 from multirate.ghost import awake
 from multirate.in_backward import EarlyWork
 from multirate.kernels import ANCHOR, AVERAGE, DIRECTION, ITERATE, TRACE, Batch
-from multirate.levels import ELEMENT, Level, Tree, describe_parameters, level_name, module_kinds
+from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, level_name, module_kinds
 from multirate.memory import MODEL, TENSOR, Memory, Slot
 from multirate.moving import Moving
 from multirate.rates import RatesView
+from multirate.replay import Replays
 from multirate.rules import Adam, Rule
 
 Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -160,6 +161,7 @@ class MultiRate(Moving, RatesView, torch.optim.Optimizer):
                     self._allocate(parameter, group)
         self._plans: dict[Any, Any] = {}
         self._collector = Collector(self)
+        self._replays, self._option_names = Replays(), [*self.rule.options()]
         self._one = torch.ones((), dtype=dtype, device=device)
         self._zero_rows = [torch.zeros(self._row_count, c.count, dtype=dtype, device=device) for c in tree.cells]
         if self.in_backward and not self.moves_first and ELEMENT in tree.levels:
@@ -228,15 +230,33 @@ class MultiRate(Moving, RatesView, torch.optim.Optimizer):
             self._early.flush()
         try:
             batches = self._batches()
+            self._kind = self._kind_of_step(batches)
             if batches or (self._early is not None and self._early.moved):
                 self._step(batches)
             else:
                 self._no_step()
         finally:
+            self._kind = None
             self._collector.release()
             if self._early is not None:
                 self._early.forget()
         return loss
+
+    def _kind_of_step(self, batches: list[Batch]) -> Hashable | None:
+        """What the arithmetic on a few numbers depends on beside them; ``None`` where it is torch's affair."""
+        groups = self.param_groups
+        if (
+            torch.compiler.is_compiling()
+            or self._memory.device.type != "cpu"
+            or self._early is not None
+            or ELEMENT in self._tree.levels
+            or any(group["foreach"] is False for group in groups)
+            or torch._C._len_torch_dispatch_stack() > 0
+        ):
+            return None
+        self._replays.belong_to(batches)
+        options = tuple(group.get(name) for group in groups for name in self._option_names)
+        return (options, self._reference_lr, id(self.adaptation), id(self.transition))
 
     def _no_step(self) -> None:
         """A step when no parameter has a gradient."""
@@ -257,13 +277,19 @@ class MultiRate(Moving, RatesView, torch.optim.Optimizer):
         """The order of the paper: measure, move rates, move parameters."""
         present = self._present(batches)
         try:
-            measured = self._measure(batches, present)
-            finite = measured.live
-            measured.live = finite * awake(self.param_groups, self._memory.device, self._memory.dtype)
-            rates = self.adaptation.update(self._memory, measured, self._reference_lr)
-            schedule = self._count(measured.live, present)
-            self._memory["skipped"].add_(1.0 - finite)
-            self._apply(batches, rates, schedule, measured.live)
+            measurement, found = self._measure(batches, present)
+
+            def learn(factor: Tensor, alive: Tensor, *found: Tensor) -> tuple[Values, Tensor, Tensor]:
+                measured = measurement(*found)
+                finite = measured.live
+                measured.live = finite * alive
+                rates = self.adaptation.update(self._memory, measured, self._reference_lr)
+                schedule = self._count(measured.live, factor, present)
+                self._memory["skipped"].add_(1.0 - finite)
+                return rates, schedule, measured.live
+
+            alive = self._one * awake(self.param_groups, self._memory.device, self._memory.dtype)
+            self._apply(batches, *self._small("learn", learn, self._factors(), alive, *found))
         finally:
             self._memory.take_back()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class Wrapped(MultiRate):
                 parameter.copy_(start - direction * rate.to(parameter.device))
                 self._keep(batch, position, direction)
 
-    def _formulas(self, batches: list[Batch], factor: Tensor) -> None:
+    def _formulas(self, batches: list[Batch], factor: Callable[[], Tensor]) -> None:
         """The inner optimizer moves, and nothing could be worked out on the way."""
         return None
 
