@@ -1,0 +1,223 @@
+"""Arithmetic on a few numbers gives the same bits whether torch does it or a replay."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import multirate
+from multirate import replay
+from multirate.optimizer import MultiRate
+from multirate.replay import Replay, Replays
+
+KINDS = (torch.float32, torch.float64)
+ROWS, COLUMNS = 3, 7
+NODES = torch.tensor([0, 0, 1, 3, 3, 2, 1])
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "arithmetic": lambda a, b: (a + b, a - b, a * b, a / b, -a, a.abs(), a.square(), a.reciprocal(), a.ceil()),
+    "numbers": lambda a, b: (a + 0.1, a - 0.1, 1.0 - a, a * 0.3, a / 0.7, 0.7 / a),
+    "extremes": lambda a, b: (torch.maximum(a, b), torch.minimum(a, b), a.amax(0), a.amin(1, keepdim=True), a.amax()),
+    "clamps": lambda a, b: (a.clamp(-0.1, 0.2), a.clamp(min=0.1), a.clamp(max=0.1), a.clamp_min(0.3), a.clamp_max(0.3)),
+    "comparisons": lambda a, b: (a > b, a >= b, a < b, a <= b, a == b, a != b, a > 0.1, a.ne(0), torch.isfinite(a)),
+    "logic": lambda a, b: ((a > 0) & (b > 0), (a > 0) | (b > 0), ~(a > 0), (a > 0).all(), (a > 9).any(1), a.gt(0) * a),
+    "rounded otherwise": lambda a, b: (
+        a.exp(), a.expm1(), a.abs().sqrt(), a.abs().rsqrt(), a.abs().log(), a.abs().log1p(), a.sign(), a.pow(0.125),
+        a.pow(2), torch.lerp(a, b, 0.3), torch.lerp(a, b, b.clamp(0, 1)), a.sum(), a.sum(1),
+    ),
+    "choices": lambda a, b: (torch.where(a > b, a, b), torch.where(a > 0, a, 1.0), torch.where(a > 0, float("inf"), b)),
+    "parts": lambda a, b: (a[0], a[:, 2:5] * 2, a.unbind()[1] + 1, a.unsqueeze(0).expand(2, ROWS, COLUMNS) * b, a.t()),
+    "wholes": lambda a, b: (
+        torch.stack([a, b]), torch.stack([a, b], 1), torch.cat([a, b]), torch.cat([a, b[:, :2]], 1),
+    ),
+    "places": lambda a, b: (
+        a[:, NODES % COLUMNS], a[0][NODES], a.new_zeros(ROWS, 4).index_add(-1, NODES, b),
+        a[0].index_add(0, NODES, b[0]), a.index_copy(1, torch.tensor([5, 1]), b[:, :2]),
+        torch.zeros_like(a).scatter_reduce(1, NODES.expand_as(b), b, "amax"),
+    ),
+    "copies": lambda a, b: (a.to(torch.float64), (a > 0).to(a.dtype), a.clone(), torch.full_like(a, 2.0) * b),
+    "in place": lambda a, b: (
+        a.clone().add_(b).mul_(2.0), torch.zeros_like(a).copy_(b), torch.empty_like(a).fill_(3.0),
+        a.clone().lerp_(b, 0.1),
+    ),
+    "something else": lambda a, b: (a.cumsum(0), torch.nan_to_num(a), a.add(b, alpha=0.5), a.atan2(b)),
+}  # fmt: skip
+
+
+def some(dtype: torch.dtype, seed: int) -> Tensor:
+    """Numbers of all magnitudes, and such as are none."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(ROWS, COLUMNS, generator=generator, dtype=dtype)
+    numbers = drawn * 10 ** torch.empty_like(drawn).uniform_(-6, 6, generator=generator)
+    if seed % 2:
+        numbers[0, :4] = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0])
+    return numbers
+
+
+def tensors(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else [t for part in result for t in tensors(part)]
+
+
+def bits(result: Any) -> list[Any]:
+    return [t.nan_to_num(0.125).tolist() if t.is_floating_point() else t.tolist() for t in tensors(result)]
+
+
+@pytest.mark.parametrize("dtype", KINDS, ids=str)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_replay_gives_the_bits_that_torch_gives(name: str, dtype: torch.dtype) -> None:
+    operation = OPERATIONS[name]
+    recorded = Replay(operation, [some(dtype, 0), some(dtype, 2)])
+    assert recorded.complete
+    for seed in range(20):
+        inputs = [some(dtype, seed), some(dtype, seed + 100)]
+        expected = operation(*inputs)
+        found = recorded.run(inputs)
+        assert [t.dtype for t in tensors(found)] == [t.dtype for t in tensors(expected)]
+        assert bits(found) == bits(expected)
+
+
+def test_what_lasts_is_read_and_written_as_it_is_then() -> None:
+    total, last = torch.zeros(3), torch.zeros(3)
+
+    def add(new: Tensor) -> Tensor:
+        total[1:].add_(new[1:])
+        torch._foreach_copy_([last], [new])
+        return total * 2
+
+    recorded = Replay(add, [torch.ones(3)])
+    assert total.tolist() == [0, 1, 1]
+    total.fill_(10.0)
+    assert recorded.run([torch.full((3,), 5.0)]).tolist() == [20, 30, 30]
+    assert (total.tolist(), last.tolist()) == ([10, 15, 15], [5, 5, 5])
+
+
+def test_arguments_are_never_written_to() -> None:
+    given = [torch.ones(2), torch.full((2,), 2.0)]
+    recorded = Replay(lambda a: a + 1, given[:1])
+    assert recorded.run(given[1:]).tolist() == [3, 3]
+    assert [g.tolist() for g in given] == [[1, 1], [2, 2]]
+
+
+def test_what_comes_again_is_recorded_and_what_cannot_be_goes_on_in_torch() -> None:
+    replays, calls = Replays(), []
+
+    def known(a: Tensor) -> Tensor:
+        calls.append("known")
+        return a + 1
+
+    def unknown(a: Tensor) -> Tensor:
+        calls.append("unknown")
+        return a[a > 0]
+
+    for i in range(6):
+        assert replays("known", known, torch.full((2,), float(i))).tolist() == [i + 1] * 2
+        assert replays("unknown", unknown, torch.tensor([1.0, -1.0])[: 1 + i % 2]).tolist() == [1]
+    assert calls.count("known") == 3
+    assert calls.count("unknown") == 6
+    replays.belong_to(object())
+    replays("known", known, torch.zeros(2))
+    assert calls.count("known") == 4
+
+
+def test_kinds_without_end_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "_MOST", 5)
+    replays = Replays()
+    for i in range(100):
+        for _ in range(4 if i % 2 else 1):
+            assert replays(i, lambda a, i=i: a + i, torch.zeros(())).item() == i
+        assert len(replays._known) <= 5
+
+
+# -- whole steps -----------------------------------------------------------------------------------------------------
+
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "AdamW": ("AdamW", {}),
+    "AdamW by global": ("AdamW", {"levels": ("global",)}),
+    "AdamW by layer and unit": ("AdamW", {"levels": ("layer", "unit")}),
+    "AdamW with a transition": ("AdamW", {"transition": 0.05}),
+    "Adam": ("Adam", {"amsgrad": True}),
+    "SGD": ("SGD", {}),
+    "RMSprop": ("RMSprop", {}),
+    "Lion": ("Lion", {}),
+    "RAdam": ("RAdam", {}),
+    "NAdam": ("NAdam", {}),
+    "Adagrad": ("Adagrad", {}),
+    "SGDHD": ("SGDHD", {"momentum": 0.9}),
+    "AdamHD, multiplicative": ("AdamHD", {"multiplicative": True}),
+    "AdamCAMHD": ("AdamCAMHD", {}),
+    "AdamCAMHD, late": ("AdamCAMHD", {"late": True}),
+    "AdaBoundCAMHD": ("AdaBoundCAMHD", {}),
+}
+
+
+def trained(setting: str, dtype: torch.dtype, steps: int = 25) -> tuple[MultiRate, list[list[Any]]]:
+    """An optimizer after all that can happen, and everything it remembered at every step."""
+    name, options = SETTINGS[setting]
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).to(dtype)
+    optimizer: MultiRate = getattr(multirate, name)(model.named_parameters(), **options)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+    seen = []
+    for t in range(steps):
+        generator = torch.Generator().manual_seed(t)
+        optimizer.zero_grad()
+        model(torch.randn(8, 5, generator=generator, dtype=dtype)).square().mean().backward()
+        if t in (6, 18):
+            model[0].weight.grad.fill_(float("nan"))
+        if 9 <= t < 14:
+            model[3].bias.grad = None
+        optimizer.step()
+        if t > 15:
+            decay.step()
+        if t == 20:
+            optimizer.param_groups[0]["lr"] = 0.0
+        state = [value for p in model.parameters() for value in optimizer.state[p].values()]
+        seen.append([value.tolist() for value in (*model.parameters(), *state)])
+    return optimizer, seen
+
+
+@pytest.mark.parametrize(
+    ("setting", "dtype"),
+    [*((setting, torch.float32) for setting in SETTINGS), ("AdamW", torch.float64), ("AdamCAMHD", torch.float64)],
+    ids=str,
+)
+def test_replayed_steps_are_those_of_torch_to_the_bit(
+    setting: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer, replayed = trained(setting, dtype)
+    known = optimizer._replays._known
+    assert any(isinstance(each, Replay) for each in known.values())
+    assert None not in known.values(), "a part of a step cannot be replayed"
+    monkeypatch.setattr(MultiRate, "_kind_of_step", lambda *_: None)
+    plain, expected = trained(setting, dtype)
+    assert not plain._replays._known
+    assert str(replayed) == str(expected)  # NaN is like itself
+
+
+def test_changed_options_are_not_replayed() -> None:
+    """Rates are learned with the options of the present step."""
+    found = []
+    for replaying in (True, False):
+        point = nn.Parameter(torch.ones(4))
+        optimizer = multirate.AdamCAMHD([point], levels=("global",), weights=(1.0,), lr=0.1)
+        for t in range(12):
+            if t == 8:
+                optimizer.param_groups[0]["betas"] = (0.5, 0.6)
+                if not replaying:
+                    optimizer._replays = Replays()
+            point.grad = torch.cos(point.detach() * t)
+            optimizer.step()
+        found.append(point.tolist())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("options", [{"foreach": False}, {"levels": ("global", "parameter")}, {"in_backward": True}])
+def test_the_reference_and_what_it_was_not_made_for_stay_in_torch(options: dict[str, Any]) -> None:
+    model = nn.Linear(3, 2)
+    optimizer = multirate.AdamW(model.named_parameters(), **options)
+    for _ in range(5):
+        model(torch.ones(4, 3)).sum().backward()
+        optimizer.step()
+    assert not optimizer._replays._known
