@@ -28,6 +28,10 @@ _PLACES = (ITERATE, ANCHOR, AVERAGE)
 """State that is never kept short: where parameters are and began, whose small steps and differences are what counts."""
 
 
+_FEW = 1 << 13
+"""Cells up to which arithmetic on them is worth recording."""
+
+
 class MultiRate(Moving, RatesView, torch.optim.Optimizer):
     r"""Any rule, at any levels, under any adaptation.
 
@@ -243,13 +247,18 @@ class MultiRate(Moving, RatesView, torch.optim.Optimizer):
         return loss
 
     def _kind_of_step(self, batches: list[Batch]) -> Hashable | None:
-        """What the arithmetic on a few numbers depends on beside them; ``None`` where it is torch's affair."""
+        """What the arithmetic on a few numbers depends on beside them; ``None`` where it is done in torch.
+
+        So it is off the CPU, in the for-loop reference, under modes that want to see every operation, and where there
+        are values of single elements or of more cells than a copy of each intermediate result is worth.
+        """
         groups = self.param_groups
         if (
             torch.compiler.is_compiling()
             or self._memory.device.type != "cpu"
             or self._early is not None
             or ELEMENT in self._tree.levels
+            or self._tree.offsets[-1] > _FEW
             or any(group["foreach"] is False for group in groups)
             or torch._C._len_torch_dispatch_stack() > 0
         ):

@@ -192,7 +192,7 @@ def _translated(steps: Sequence[_Step]) -> list[Call]:
     for step in steps:
         if step.name in _MADE:
             if step.made is not None and _memory(step.result) in written:
-                calls.append((np.copyto, (_array(step.result), _array(step.made))))
+                calls.append(_copy(_array(step.result), _array(step.made)))
         elif not step.is_view:
             calls += _calls(step)
     return calls
@@ -207,9 +207,9 @@ def _calls(step: _Step) -> list[Call]:
     """What NumPy has to be called with for one operation."""
     name, args, result = step.name, step.args, step.result
     if name == "_foreach_copy_":
-        return [_copy(*pair) for pair in zip(*args, strict=True)]
+        return [_copy(_array(target), _array(source)) for target, source in zip(*args, strict=True)]
     if name in _COPIES:
-        return [_copy(result, args[-1])]
+        return [_copy(_array(result), _array(args[-1]))]
     if not isinstance(result, Tensor):
         raise _UnknownError(name)
     plain, out = name.removesuffix("_"), _array(result)
@@ -232,11 +232,14 @@ def _write(result: Tensor, operation: Callable[..., Tensor], *args: Any) -> None
 
 
 def _elementwise(function: np.ufunc, args: Sequence[Any], out: Array) -> Call:
-    return partial(function, out=out), (*map(_array, args),)
+    arrays = tuple(map(_array, args))
+    if function in (np.maximum, np.minimum):  # which take no place for the result by position
+        return partial(function, out=out), arrays
+    return function, (*arrays, out)
 
 
-def _copy(target: Tensor, source: Any) -> Call:
-    return partial(np.copyto, casting="unsafe"), (_array(target), _array(source))
+def _copy(target: Array, source: Any) -> Call:
+    return setitem, (target, ..., source)
 
 
 def _reduction(name: str, args: Sequence[Any], out: Array) -> Call:
@@ -258,18 +261,18 @@ def _clamp(out: Array, values: Tensor, low: Any = None, high: Any = None) -> lis
 
 def _where(out: Array, condition: Tensor, first: Any, second: Any) -> list[Call]:
     chosen = partial(np.copyto, where=_array(condition), casting="unsafe")
-    return [(np.copyto, (out, _array(second))), (chosen, (out, _array(first)))]
+    return [_copy(out, _array(second)), (chosen, (out, _array(first)))]
 
 
 def _stack(out: Array, parts: Sequence[Tensor], dim: int = 0) -> list[Call]:
     places = np.moveaxis(out, dim, 0)
-    return [(np.copyto, (places[k, ...], _array(part))) for k, part in enumerate(parts)]
+    return [_copy(places[k, ...], _array(part)) for k, part in enumerate(parts)]
 
 
 def _cat(out: Array, parts: Sequence[Tensor], dim: int = 0) -> list[Call]:
     ends = np.cumsum([part.shape[dim] for part in parts])
     places = np.split(out, ends[:-1], axis=dim)
-    return [(np.copyto, (place, _array(part))) for place, part in zip(places, parts, strict=True)]
+    return [_copy(place, _array(part)) for place, part in zip(places, parts, strict=True)]
 
 
 def _index(out: Array, values: Tensor, indices: Sequence[Tensor | None]) -> list[Call]:
@@ -281,7 +284,7 @@ def _index(out: Array, values: Tensor, indices: Sequence[Tensor | None]) -> list
 
 def _index_copy(out: Array, values: Tensor, dim: int, index: Tensor, source: Tensor) -> list[Call]:
     place, new = np.moveaxis(out, dim, 0), np.moveaxis(_array(source), dim, 0)
-    return [(np.copyto, (out, _array(values))), (setitem, (place, _array(index), new))]
+    return [_copy(out, _array(values)), (setitem, (place, _array(index), new))]
 
 
 def _scatter_reduce(out: Array, values: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str) -> list[Call]:
@@ -289,7 +292,7 @@ def _scatter_reduce(out: Array, values: Tensor, dim: int, index: Tensor, source:
         raise _UnknownError(reduce)
     where = [*np.indices(index.shape)]
     where[dim] = _array(index)
-    return [(np.copyto, (out, _array(values))), (_OVER_ALL[reduce].at, (out, tuple(where), _array(source)))]
+    return [_copy(out, _array(values)), (_OVER_ALL[reduce].at, (out, tuple(where), _array(source)))]
 
 
 _OTHERS: Mapping[str, Callable[..., list[Call]]] = {
