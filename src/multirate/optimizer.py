@@ -250,7 +250,7 @@ class MultiRate(Moving, RatesView, torch.optim.Optimizer):
         """What the arithmetic on a few numbers depends on beside them; ``None`` where it is done in torch.
 
         So it is off the CPU, in the for-loop reference, under modes that want to see every operation, and where there
-        are values of single elements or of more cells than a copy of each intermediate result is worth.
+        are values of single elements or of more cells than a copy of every result is worth.
         """
         groups = self.param_groups
         if (

@@ -1,15 +1,8 @@
-"""Arithmetic on a few numbers, recorded once and replayed by NumPy, which takes a fifth of torch's time for it.
-
-Between the passes over a model's elements a step works on some numbers a tensor, a cell and a node. On a CPU torch
-takes microseconds for each such operation, however little there is to do, and a step has two hundred. So what torch
-does is written down in a step like all others, and later steps do the same on the same memory, bit for bit: what NumPy
-would round otherwise is left to torch. The formulas stay where they are.
-"""
+"""What torch has done as calls of NumPy, where it gives the same bits, and of torch where not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import setitem
 from typing import Any, TypeAlias
@@ -17,16 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from multirate.replay.recorder import MADE, Step, memory_of
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function and what to call it with."""
 Array: TypeAlias = np.ndarray[Any, Any]
-
-_USES_BEFORE = 2
-"""Steps that are made in torch first: kinds of steps that do not come again are not worth writing down."""
-_MOST = 64
-"""Kinds of steps to remember."""
 
 _SAME = {
     "abs": np.absolute, "add": np.add, "bitwise_and": np.bitwise_and, "bitwise_not": np.invert,
@@ -43,167 +32,43 @@ _OVER_ALL = {
     "all": np.logical_and, "any": np.logical_or, "amax": np.maximum, "amin": np.minimum,
 }  # fmt: skip
 _COPIES = frozenset({"_to_copy", "clone", "copy", "copy_", "fill_"})
-_MADE = frozenset(
-    {"empty", "empty_like", "full", "full_like", "lift_fresh", "new_empty", "new_full", "new_ones", "new_zeros", "ones"}
-    | {"ones_like", "scalar_tensor", "zeros", "zeros_like"}
-)
-
-
-class Replay:
-    """What a function does with tensors on a CPU, recorded while it does it.
-
-    Args:
-        function: Reads its arguments, reads and writes other tensors that last; whatever else it depends on, indices
-            among it, has to stay as it is.
-        inputs: Its arguments.
-
-    Attributes:
-        result: What the function returned. Tensors in it are written anew by every replay.
-        complete: Whether everything it did can be replayed.
-    """
-
-    def __init__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
-        self._inputs = [given.clone() for given in inputs]
-        with _Recorder() as recorder:
-            self.result = function(*self._inputs)
-        self._calls: list[Call] = []
-        self.complete = True
-        try:
-            self._calls = _translated(recorder.steps)
-        except _UnknownError:
-            self.complete = False
-
-    def run(self, inputs: Sequence[Tensor]) -> Any:
-        """Does the same once more, with other numbers in the arguments; returns :attr:`result`."""
-        for known, given in zip(self._inputs, inputs, strict=True):
-            np.copyto(known.numpy(), given.numpy())
-        with np.errstate(all="ignore"):
-            for call, arguments in self._calls:
-                call(*arguments)
-        return self.result
-
-
-class Replays:
-    """What was recorded of the steps of one optimizer."""
-
-    def __init__(self) -> None:
-        self._owner: object = None
-        self._known: dict[Hashable, Replay | int | None] = {}
-
-    def belong_to(self, owner: object) -> None:
-        """Forgets everything unless it belongs to this very object."""
-        if owner is not self._owner:
-            self._owner = owner
-            self._known.clear()
-
-    def __call__(self, key: Hashable, function: Callable[..., Any], *inputs: Tensor) -> Any:
-        """Calls a function, or replays what it did.
-
-        Args:
-            key: What the function depends on beside the numbers in tensors.
-            function: See :class:`Replay`.
-            inputs: Its arguments, of the same types and shapes whenever the key is the same.
-        """
-        known = self._known.get(key, 0)
-        if isinstance(known, Replay):
-            return known.run(inputs)
-        if known is None:
-            return function(*inputs)
-        if len(self._known) >= _MOST:
-            self._make_room()
-        if known < _USES_BEFORE:
-            self._known[key] = known + 1
-            return function(*inputs)
-        replay = Replay(function, inputs)
-        self._known[key] = replay if replay.complete else None
-        return replay.result
-
-    def _make_room(self) -> None:
-        """Forgets what has not come again, or else everything."""
-        self._known = {key: known for key, known in self._known.items() if isinstance(known, Replay)}
-        if len(self._known) >= _MOST:
-            self._known.clear()
 
 
 class _UnknownError(Exception):
     """An operation is not known here."""
 
 
-@dataclass
-class _Step:
-    """One operation of torch.
-
-    Attributes:
-        operation: The operation.
-        args: Its arguments.
-        kwargs: Those given by name.
-        result: What came of it.
-        made: The numbers of a new tensor, before anything is written to it.
-    """
-
-    operation: Any
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    result: Any
-    made: Tensor | None
-
-    @property
-    def name(self) -> str:
-        name: str = self.operation._schema.name
-        return name.partition("::")[2]
-
-    @property
-    def writes(self) -> bool:
-        """Whether it changes an argument."""
-        changes: bool = self.operation._schema.is_mutable
-        return changes
-
-    @property
-    def is_view(self) -> bool:
-        """Whether the result lies where the first argument does."""
-        results = [self.result] if isinstance(self.result, Tensor) else self.result
-        first = self.args[0] if self.args else None
-        return isinstance(first, Tensor) and not self.writes and all(_memory(r) == _memory(first) for r in results)
+quiet = partial(np.errstate, all="ignore")
+"""Has NumPy say nothing of what is infinite or no number."""
 
 
-class _Recorder(TorchDispatchMode):
-    """Writes down every operation with its arguments and its result."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.steps: list[_Step] = []
-
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        step = _Step(operation, args, kwargs or {}, operation(*args, **(kwargs or {})), None)
-        if step.name in _MADE:
-            step.made = step.result.clone()
-        self.steps.append(step)
-        return step.result
+def translated(steps: Sequence[Step]) -> list[Call] | None:
+    """The same for NumPy, on the very memory that torch has used; ``None`` when something is not known here."""
+    try:
+        return _translated(steps)
+    except _UnknownError:
+        return None
 
 
-def _translated(steps: Sequence[_Step]) -> list[Call]:
-    """The same for NumPy, on the very memory that torch has used. Views are there already.
-
-    Raises:
-        _UnknownError: For an operation that is not known.
-    """
-    written = {_memory(target) for step in steps if step.writes for target in _targets(step)}
+def _translated(steps: Sequence[Step]) -> list[Call]:
+    """Calls for all that is not there already, as views are."""
+    written = {memory_of(target) for step in steps if step.writes for target in _targets(step)}
     calls: list[Call] = []
     for step in steps:
-        if step.name in _MADE:
-            if step.made is not None and _memory(step.result) in written:
+        if step.name in MADE:
+            if step.made is not None and memory_of(step.result) in written:
                 calls.append(_copy(_array(step.result), _array(step.made)))
         elif not step.is_view:
             calls += _calls(step)
     return calls
 
 
-def _targets(step: _Step) -> list[Tensor]:
+def _targets(step: Step) -> list[Tensor]:
     target = step.args[0]
     return [target] if isinstance(target, Tensor) else [*target]
 
 
-def _calls(step: _Step) -> list[Call]:
+def _calls(step: Step) -> list[Call]:
     """What NumPy has to be called with for one operation."""
     name, args, result = step.name, step.args, step.result
     if name == "_foreach_copy_":
@@ -308,12 +173,6 @@ _OTHERS: Mapping[str, Callable[..., list[Call]]] = {
     "stack": _stack,
     "where": _where,
 }
-
-
-def _memory(tensor: Tensor) -> int:
-    """Which piece of memory a tensor lies in."""
-    piece: int = tensor.untyped_storage()._cdata
-    return piece
 
 
 def _array(value: Any) -> Any:
