@@ -16,7 +16,7 @@ from torch import Tensor
 from multirate.replay.recorder import Recorder
 from multirate.replay.translation import quiet, translated
 
-_USES_BEFORE = 2
+_USES_BEFORE = 1
 """Steps that are made in torch first: kinds of steps that do not come again are not worth writing down."""
 _MOST = 64
 """Parts of steps to remember."""

@@ -25,6 +25,7 @@ from multirate.lab.models.transformer import Transformer
         ("resnet50", 161, 25_557_032),
         ("gpt2", 148, 124_439_808),
         ("vit", 152, 86_567_656),
+        ("ffnn", 6, 89_610),
         ("flat", 1, 33_554_432),
         ("tiny", 10_000, 100_000),
     ],

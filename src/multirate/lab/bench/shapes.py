@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 from multirate.lab.registry import Registry
@@ -114,6 +115,14 @@ def tiny_shapes(tensors: int = 10_000, width: int = 4) -> Shapes:
     }
 
 
+def ffnn_shapes(*widths: int) -> Shapes:
+    """Return a feed-forward network, such as 784-100-100-10 for MNIST: 6 tensors, 89,610 elements."""
+    shapes: Shapes = {}
+    for layer, (inputs, outputs) in enumerate(pairwise(widths or (784, 100, 100, 10))):
+        shapes.update(_linear(str(layer), inputs, outputs))
+    return shapes
+
+
 CASES: Registry[Case] = Registry(
     "case",
     [
@@ -121,6 +130,7 @@ CASES: Registry[Case] = Registry(
         Case("resnet50", "ResNet-50 (224 × 224 images, 1000 classes)", resnet50_shapes, by_default=False),
         Case("gpt2", "GPT-2 small", gpt2_shapes),
         Case("vit", "ViT-B/16", vit_shapes),
+        Case("ffnn", "a feed-forward network 784-100-100-10", ffnn_shapes, by_default=False),
         Case("flat", "one large flat tensor", flat_shapes, is_model=False),
         Case("tiny", "ten thousand tiny tensors", tiny_shapes, is_model=False),
     ],
