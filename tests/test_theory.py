@@ -439,11 +439,11 @@ numbers = st.one_of(
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     gradients=st.lists(st.lists(numbers, min_size=5, max_size=5), min_size=2, max_size=6),
-    double=st.booleans(),
-    foreach=st.sampled_from([None, False]),
+    # In double precision the reference is enough: compiling is most of what this takes.
+    kind=st.sampled_from([(torch.float32, None), (torch.float32, False), (torch.float64, False)]),
 )
-def test_rates_are_never_negative_or_infinite(name, rule, gradients, double, foreach):
-    dtype = torch.float64 if double else torch.float32
+def test_rates_are_never_negative_or_infinite(name, rule, gradients, kind):
+    dtype, foreach = kind
     p, q = nn.Parameter(torch.ones(3, 1, dtype=dtype)), nn.Parameter(torch.ones(2, 1, dtype=dtype))
     optimizer = MultiRate(
         [("first.weight", p), ("second.weight", q)],

@@ -146,7 +146,7 @@ def test_two_workers_give_bit_for_bit_what_one_process_gives_and_a_failure_holds
 
 @needs_ray
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on_from_the_checkpoint(heard, processes, address, tmp_path):
-    trial = Trial(TASK, "adam-cam-hd", 0, epochs=12)
+    trial = Trial(TASK, "adam-cam-hd", 0, epochs=6)
     killed, seconds = [], []
 
     def on_epoch(trial, epoch):

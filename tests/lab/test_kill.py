@@ -22,10 +22,11 @@ from multirate.lab.trial import run_trial
 
 INTERVAL = 0.2
 OPTIMIZERS = "adam-cam-hd:lr=0.003+cosine,adam-hd"
+EPOCHS, FIRST = 30, 10
 
 
 def start(out, *more):
-    words = ["compare", "--task", "digits/ffnn", "--optimizers", OPTIMIZERS, "--seeds", 1, "--epochs", 60]
+    words = ["compare", "--task", "digits/ffnn", "--optimizers", OPTIMIZERS, "--seeds", 1, "--epochs", EPOCHS]
     words += ["--jobs", 2, "--checkpoint-every", INTERVAL, "--out", out, *more]
     return subprocess.Popen(
         [sys.executable, "-m", "multirate.lab", *map(str, words)],
@@ -121,7 +122,7 @@ def test_killed_again_and_again_it_gives_what_it_would_have_given(tmp_path, undi
     assert finished.keys() == expected.keys()
     for optimizer, row in finished.items():
         assert row["test_loss"] == expected[optimizer]["test_loss"]
-        assert row["steps"] == expected[optimizer]["steps"] == 60 * 45
+        assert row["steps"] == expected[optimizer]["steps"] == EPOCHS * 45
         assert curves(tmp_path, optimizer) == curves(undisturbed, optimizer)
         assert finished_before.get(optimizer, row) == row, "a finished result was run again"
     assert not checkpoints(tmp_path)
@@ -130,24 +131,26 @@ def test_killed_again_and_again_it_gives_what_it_would_have_given(tmp_path, undi
 def test_the_first_epochs_of_all_come_before_the_rest_of_any_and_a_kill_in_between_costs_nothing(
     tmp_path, undisturbed, invoke
 ):
-    process = start(tmp_path, "--first", 20)
+    process = start(tmp_path, "--first", FIRST)
     wait_for(lambda: len(list((tmp_path / "unfinished").glob("*.json"))) == 2, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not rows(tmp_path), "a trial was finished before the others had their first epochs"
     for path in checkpoints(tmp_path):
-        assert read_checkpoint(path)["state"].epoch >= 20
+        assert read_checkpoint(path)["state"].epoch >= FIRST
 
     # What is there is told, and is no result.
     done = invoke("report", tmp_path)
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "unfinished.md").read_text().count("20 of 60") == 2
+    assert (tmp_path / "unfinished.md").read_text().count(f"{FIRST} of {EPOCHS}") == 2
     assert "Unfinished: digits/ffnn" in (tmp_path / "report.html").read_text()
     assert "adam" not in (tmp_path / "tables.md").read_text()
     left = Storage(tmp_path).unfinished()
-    assert {(each.epoch, len(each.curves["epoch"]), len(each.curves["test_loss"])) for each in left} == {(20, 21, 21)}
+    assert {(each.epoch, len(each.curves["epoch"]), len(each.curves["test_loss"])) for each in left} == {
+        (FIRST, FIRST + 1, FIRST + 1)
+    }
 
-    output = finish(start(tmp_path, "--first", 20))
+    output = finish(start(tmp_path, "--first", FIRST))
     assert output.count("left after epoch") == 2
     assert output.rindex("left after epoch") < output.index("test loss")
     finished, expected = rows(tmp_path), rows(undisturbed)
