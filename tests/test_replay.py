@@ -213,6 +213,25 @@ def test_changed_options_are_not_replayed() -> None:
     assert found[0] == found[1]
 
 
+def test_options_that_can_change_unseen_are_left_to_torch() -> None:
+    point = nn.Parameter(torch.ones(4))
+    optimizer = multirate.AdamCAMHD([point], levels=("global",), weights=(1.0,), lr=0.1, betas=[0.9, 0.99])
+    betas = optimizer.param_groups[0]["betas"]
+    assert isinstance(betas, list)
+    reference = nn.Parameter(torch.ones(4))
+    plain = multirate.AdamCAMHD([reference], levels=("global",), weights=(1.0,), lr=0.1)
+    for t in range(8):
+        if t == 4:
+            betas[0] = 0.5
+        plain.param_groups[0]["betas"] = tuple(betas)
+        point.grad = torch.cos(point.detach() * t)
+        reference.grad = torch.cos(reference.detach() * t)
+        optimizer.step()
+        plain.step()
+    assert not optimizer._replays._known
+    assert point.tolist() == reference.tolist()
+
+
 @pytest.mark.parametrize("options", [{"foreach": False}, {"levels": ("global", "parameter")}, {"in_backward": True}])
 def test_the_reference_and_what_it_was_not_made_for_stay_in_torch(options: dict[str, Any]) -> None:
     model = nn.Linear(3, 2)

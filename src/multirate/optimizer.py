@@ -259,12 +259,14 @@ class MultiRate(Moving, RatesView, torch.optim.Optimizer):
             or self._early is not None
             or ELEMENT in self._tree.levels
             or self._tree.offsets[-1] > _FEW
-            or any(group["foreach"] is False for group in groups)
+            or any(group.get("foreach") is False for group in groups)
             or torch._C._len_torch_dispatch_stack() > 0
         ):
             return None
-        self._replays.belong_to(batches)
         options = tuple(group.get(name) for group in groups for name in self._option_names)
+        if not all(map(_is_constant, options)):
+            return None
+        self._replays.belong_to(batches)
         return (options, self._reference_lr, id(self.adaptation), id(self.transition))
 
     def _no_step(self) -> None:
@@ -419,6 +421,13 @@ class MultiRate(Moving, RatesView, torch.optim.Optimizer):
         if "rule" in state:
             self._early = None
             self._build()
+
+
+def _is_constant(option: Any) -> bool:
+    """Whether nobody can change an option without giving another one."""
+    if isinstance(option, tuple):
+        return all(map(_is_constant, option))
+    return option is None or isinstance(option, (bool, int, float, str))
 
 
 def _positive_lr(lr: float | Tensor) -> float:

@@ -74,7 +74,7 @@ def _calls(step: Step) -> list[Call]:
     if name == "_foreach_copy_":
         return [_copy(_array(target), _array(source)) for target, source in zip(*args, strict=True)]
     if name in _COPIES:
-        return [_copy(_array(result), _array(args[-1]))]
+        return [_copy(_array(result), _array(args[1 if step.writes else 0]))]
     if not isinstance(result, Tensor):
         raise _UnknownError(name)
     plain, out = name.removesuffix("_"), _array(result)
@@ -143,6 +143,8 @@ def _cat(out: Array, parts: Sequence[Tensor], dim: int = 0) -> list[Call]:
 def _index(out: Array, values: Tensor, indices: Sequence[Tensor | None]) -> list[Call]:
     if any(index is not None for index in indices[:-1]) or indices[-1] is None or indices[-1].dtype != torch.int64:
         raise _UnknownError("index")
+    if bool((indices[-1] < 0).any()):
+        raise _UnknownError("index from the end")
     take = partial(np.take, axis=len(indices) - 1, out=out, mode="clip")
     return [(take, (_array(values), _array(indices[-1])))]
 

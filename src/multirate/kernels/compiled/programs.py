@@ -138,7 +138,8 @@ def _signature(batch: Batch) -> tuple[Any, ...]:
 
 def _relevant(batch: Batch) -> list[tuple[str, Any]]:
     names = (*(field.name for field in fields(batch.rule)), "maximize")
-    return [(name, batch.options[name]) for name in names]
+    options = [(name, batch.options[name]) for name in names]
+    return [(name, tuple(value) if isinstance(value, list) else value) for name, value in options]
 
 
 def _is_number(value: object) -> bool:
