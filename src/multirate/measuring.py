@@ -94,8 +94,8 @@ class Measuring:
             return found
 
         def measurement(sums: Tensor, elements: dict[int, list[Tensor]] | Sequence[Values]) -> Measurement:
-            live = torch.isfinite(sums).all().to(memory.dtype)
-            return self._pooled(self._weighted(sums, factor()), elements, factor(), live)
+            live, made_with = torch.isfinite(sums).all().to(memory.dtype), factor()
+            return self._pooled(self._weighted(sums, made_with), elements, made_with, live)
 
         formulas = self._formulas(batches, factor)
         if formulas is not None:
