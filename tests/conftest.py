@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -11,3 +12,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Without a GPU Triton's kernels are interpreted, which has to be said before Triton is first imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# One folder for all test processes, so that what one of them compiled serves the others.
+os.environ.setdefault("MULTIRATE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "multirate"))

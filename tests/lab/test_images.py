@@ -293,12 +293,6 @@ def test_a_cache_that_cannot_be_written_is_no_error(places, tmp_path, monkeypatc
     assert list((tmp_path / "full").iterdir()) == []
 
 
-def test_the_cache_lies_in_the_users_own_folder_by_default(places, tmp_path, monkeypatch):
-    monkeypatch.delenv("MULTIRATE_CACHE")
-    monkeypatch.setattr(cache.platformdirs, "user_cache_dir", lambda name: str(tmp_path / "user" / name))
-    assert cache.cache_folder() == tmp_path / "user" / "multirate"
-
-
 def test_two_processes_may_fill_the_cache_at_once(places, tmp_path):
     write_all(places, GREY)
     script = (

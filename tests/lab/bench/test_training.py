@@ -88,7 +88,7 @@ def test_overhead_is_the_median_of_ratios_within_rounds():
 
 def test_only_what_compiles_has_its_first_step_timed(monkeypatch):
     asked = []
-    monkeypatch.setattr(compilation, "_in_new_process", lambda name, device: asked.append(name))
+    monkeypatch.setattr(compilation, "_in_new_processes", lambda name, device: asked.append(name))
     compilations(chosen("adamw-fused", "cam-hd-layer", "prodigy", "heavyball"), CPU)
     assert asked == ["cam-hd-layer", "heavyball"]
     (here,) = compilations(chosen("adam-hd"), CPU, apart=False)
@@ -104,11 +104,15 @@ def test_a_first_step_that_fails_is_told(monkeypatch):
     monkeypatch.setattr("multirate.AdamHD.step", broken)
     found = first_step("adam-hd", "cpu")
     assert found == Compilation("adam-hd", error="RuntimeError: no compiler")
-    rows = compilation_rows([found, Compilation("cam-hd-layer", 1.5, (0.5, 0.1, 0.7))])
+    rows = compilation_rows([found, Compilation("cam-hd-layer", 1.5, (0.5, 0.1, 0.7), 0.6)])
     assert [row["compiling ms"] for row in rows] == ["RuntimeError: no compiler", "1000.0"]
+    assert [row["in a later process ms"] for row in rows] == ["–", "600.0"]
 
 
-def test_a_new_process_can_time_a_first_step():
-    found = compilation._in_new_process("adam-hd", CPU)
+def test_new_processes_time_a_first_step_and_one_that_finds_it_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("MULTIRATE_CACHE", str(tmp_path / "cache"))
+    found = compilation._in_new_processes("adam-hd", CPU)
     assert found.error is None
     assert found.name == "adam-hd"
+    assert found.again > 0
+    assert not (tmp_path / "cache").exists()  # what is there already would be nothing to time

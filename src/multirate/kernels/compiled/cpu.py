@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,17 +14,14 @@ from torch import Tensor
 
 from multirate.kernels.batch import Batch, vector
 from multirate.kernels.compiled.layout import runs
+from multirate.kernels.compiled.numba_compiler import compiled
 from multirate.kernels.compiled.numba_source import source
 from multirate.kernels.compiled.programs import Program
 from multirate.kernels.compiled.threads import together
 
 _CHUNK = 1 << 16
 """Elements that a thread takes at a time; what is summed in which order does not depend on which thread takes what."""
-_BLOCK = 1 << 12
-"""Elements summed in the precision of the arithmetic; the sums of blocks are added in float64."""
 _WORTH_A_THREAD = 1 << 16
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-"""Liberties of the compiler: all of "fast" but to assume that nothing is NaN or infinite, which is what sums tell."""
 _TYPES = {torch.float32: "float32", torch.float64: "float64", torch.int8: "int8"}
 
 
@@ -56,7 +52,7 @@ class Kernel:
         names = [*program.arrays, *(f"element{k}" for k in range(len(program.elements)))]
         self.arrays = {name: _TYPES[stored.get(name, dtype)] for name in names}
         self._calls: tuple[Mapping[str, float], np.ndarray[Any, Any]] = {}, np.empty(0)
-        self._function = _compiled(source(program, self.arrays), _TYPES[dtype])
+        self._function = compiled(source(program, self.arrays), _TYPES[dtype])
 
     def __call__(
         self,
@@ -185,67 +181,3 @@ def _planned(batch: Batch, whole: bool) -> _Plan:
     first = where[table[:, 0], 3] + table[:, 1] * where[table[:, 0], 1] + table[:, 2]
     cells_in_all = len(batch.index) if whole else batch.cells_in_all
     return _Plan(where, table, first, cells_in_all, sum(parameter.numel() for parameter in batch.parameters))
-
-
-_kept: list[Any] = []
-"""Compiled functions, which have to stay where they are."""
-
-
-@cache
-def _compiled(text: str, dtype: str) -> int:
-    """Compiles source; returns where the function is."""
-    import numba
-    from llvmlite import ir
-    from numba.core import cgutils, types
-    from numba.core.compiler import Compiler
-    from numba.extending import intrinsic
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def as_pointer(typing_context: Any, address: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-        return types.voidptr(address), emit
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def taken(typing_context: Any, address: Any) -> Any:
-        """Counts one up, whichever thread asks, and returns what it was."""
-
-        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            number = ir.IntType(64)
-            place = builder.inttoptr(arguments[0], number.as_pointer())
-            return builder.atomic_rmw("add", place, ir.Constant(number, 1), "monotonic")
-
-        return types.int64(address), emit
-
-    class Separate(Compiler):  # type: ignore[misc]
-        """Takes arrays for separate, without which a loop that stores several of them is not vectorised."""
-
-        def define_pipelines(self) -> Any:
-            self.state.flags.noalias = True
-            return super().define_pipelines()
-
-    scope: dict[str, Any] = {
-        "T": getattr(numba, dtype),
-        "ZERO": getattr(np, dtype)(0.0),
-        "BLOCK": _BLOCK,
-        "INF": getattr(np, dtype)(np.inf),
-        "sqrt": np.sqrt,
-        "exp": np.exp,
-        "carray": numba.carray,
-        "as_pointer": as_pointer,
-        "taken": taken,
-        "int64": numba.int64,
-        **{name: getattr(numba, name) for name in _TYPES.values()},
-    }
-    name = f"<multirate kernel {len(linecache.cache)}>"
-    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-    exec(compile(text, name, "exec"), scope)
-    options: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
-    for inner in ("block", "strip"):
-        scope[inner] = numba.njit(scope[inner], pipeline_class=Separate, no_cpython_wrapper=True, **options)
-    scope["kernel"] = numba.njit(scope["kernel"], no_cpython_wrapper=True, **options)
-    entry = numba.cfunc(types.void(types.voidptr))(scope["entry"])
-    _kept.append(entry)
-    address: int = entry.address
-    return address

@@ -26,7 +26,8 @@ _OPERATIONS = {
     "where": "{1} if {0} else {2}",
 }
 
-_BYTES = {"float32": 4, "float64": 8, "int8": 1}
+BYTES = {"float32": 4, "float64": 8, "int8": 1}
+"""Types that elements of tensors may have, and their sizes."""
 
 _TEMPLATE = """
 def block({arrays}{values}):
@@ -147,7 +148,7 @@ def source(program: Program, arrays: Mapping[str, str]) -> str:
         ),
         cell=_block(4, of_cell),
         slices="".join(
-            f"carray(as_pointer(p{i} + left * {_BYTES[kind]}), (right - left,), {kind}), "
+            f"carray(as_pointer(p{i} + left * {BYTES[kind]}), (right - left,), {kind}), "
             for i, kind in enumerate(arrays.values())
         ),
         sum_slices="".join(f"sums[{k}, first:last], " for k in totals),

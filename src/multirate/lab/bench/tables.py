@@ -41,6 +41,7 @@ def compilation_rows(compilations: Sequence[Compilation]) -> Rows:
         {
             "optimizer": CANDIDATES[each.name].description,
             "first step ms": NOTHING if each.error else _milliseconds(each.first),
+            "in a later process ms": NOTHING if each.again is None else _milliseconds(each.again),
             "later steps ms": NOTHING if each.error else _milliseconds(statistics.median(each.later)),
             "compiling ms": each.error or _milliseconds(each.seconds),
         }

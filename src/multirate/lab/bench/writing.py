@@ -121,8 +121,9 @@ _PASSES = (
     "is left of the step, which is the host's. Medians, which need not add up."
 )
 _COMPILING = (
-    "The first step of a new process against its next ones, on three small tensors. A process compiles once for each "
-    "kind of step (heavyball: for each list of shapes).\n"
+    "The first step of a new process against its next ones, on three small tensors; compiled is once for each kind of "
+    "step (heavyball: for each list of shapes). In a later process: the first step of another one, which finds on disk "
+    "what the first had compiled.\n"
 )
 _TRAINING = (
     "Forward, backward and optimizer, the same random batch every time. Over fused AdamW: the median over the rounds "

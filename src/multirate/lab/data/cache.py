@@ -10,11 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
+from multirate.cache_folder import cache_folder
 from multirate.lab.data.sources import DecodedImages, ImageSource, decode, find_problem, local_files
-
-CACHE_VARIABLE = "MULTIRATE_CACHE"
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +30,6 @@ def cached_images(source: ImageSource) -> DecodedImages:
         decoded = decode(source)
         _store(decoded, origin, file)
     return decoded
-
-
-def cache_folder() -> Path:
-    """Return the folder of the cache: the environment variable's, else the user's own for this program."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("multirate"))
 
 
 def _origin(source: ImageSource) -> str:

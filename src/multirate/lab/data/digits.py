@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from multirate.lab.data.dataset import Dataset
 
@@ -20,6 +18,10 @@ def digits() -> Dataset:
     Pixels are standardised together, by the mean and deviation of the training set: most corner pixels are
     always zero, so that a deviation of their own would blow up the few that are not.
     """
+    # Imported late: it takes as long as half of torch, in every process of the lab.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     parts = train_test_split(images, labels, test_size=0.2, random_state=SPLIT_SEED, stratify=labels)
     train_inputs, test_inputs = (torch.as_tensor(part, dtype=torch.float32) for part in parts[:2])
