@@ -286,12 +286,12 @@ class Averaged(Placed):
     def _of_groups(self, name: str, values: list[float]) -> Tensor:
         """One number a tensor out of one a param group."""
         counts = [len(group["params"]) for group in self.param_groups]
-        key = (name, *values, *counts)
-        if key not in self._plans:  # remembered, for the host would wait for the copy to a device
+
+        def laid_out() -> Tensor:
             numbers = [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
-            self._plans[key] = torch.tensor(numbers, dtype=self._memory.dtype, device=self._memory.device)
-        found: Tensor = self._plans[key]
-        return found
+            return torch.tensor(numbers, dtype=self._memory.dtype, device=self._memory.device)
+
+        return kernels.once(self._plans, (name, *values, *counts), laid_out)
 
     def _ready_to_advance(
         self,

@@ -240,22 +240,22 @@ class Measuring:
         chosen = indices(batches)
         if len(chosen) == len(self._parameters):
             return None
-        key = ("present", *sorted(chosen))
-        if key not in self._plans:  # remembered, for the host would wait for the copy to a device
-            mask = [1.0 if i in chosen else 0.0 for i in range(len(self._parameters))]
-            self._plans[key] = torch.tensor(mask, dtype=self._memory.dtype, device=self._memory.device)
-        present: Tensor = self._plans[key]
-        return present
+
+        def laid_out() -> Tensor:
+            mask = [float(i in chosen) for i in range(len(self._parameters))]
+            return torch.tensor(mask, dtype=self._memory.dtype, device=self._memory.device)
+
+        return kernels.once(self._plans, ("present", *sorted(chosen)), laid_out)
 
     def _cells_of(self, index: Collection[int]) -> Tensor:
         """Which cells belong to some tensors."""
-        key = ("cells of", *sorted(index))
-        if key not in self._plans:  # remembered, for the host would wait for the copy to a device
+
+        def laid_out() -> Tensor:
             mask = torch.zeros(len(self._parameters), dtype=torch.bool)
             mask[[*index]] = True
-            self._plans[key] = mask.to(self._memory.device)[self._tree.tensor_of_cell]
-        cells: Tensor = self._plans[key]
-        return cells
+            return mask.to(self._memory.device)[self._tree.tensor_of_cell]
+
+        return kernels.once(self._plans, ("cells of", *sorted(index)), laid_out)
 
     def _gradient_squares(self, batches: list[Batch]) -> Tensor:
         """``‖g‖²`` of every tensor; 0 without a gradient."""
@@ -266,10 +266,8 @@ class Measuring:
             order = tuple(i for batch in batches for i in batch.index)
             if order == tuple(range(len(self._parameters))):
                 return squares
-            key = ("order", *order)
-            if key not in self._plans:
-                self._plans[key] = torch.tensor(order, device=memory.device)
-            return torch.zeros_like(memory["step"]).index_copy(0, self._plans[key], squares)
+            places = kernels.once(self._plans, ("order", *order), lambda: torch.tensor(order, device=memory.device))
+            return torch.zeros_like(memory["step"]).index_copy(0, places, squares)
 
         own = self._small("coefficients ahead", lambda: self._present_coefficients(batches, ahead=1.0))
         looked = [batch.kernel.look(batch, c) for batch, c in zip(batches, own, strict=True)]

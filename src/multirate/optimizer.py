@@ -19,7 +19,7 @@ from multirate.levels import ELEMENT, Level, Tree, Values, describe_parameters, 
 from multirate.memory import MODEL, TENSOR, Memory, Slot
 from multirate.moving import Moving
 from multirate.rates import RatesView
-from multirate.replay import Replays
+from multirate.replay import Replays, is_constant
 from multirate.rules import Adam, Rule
 
 Parameters = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -264,7 +264,7 @@ class MultiRate(Moving, RatesView, torch.optim.Optimizer):
         ):
             return None
         options = tuple(group.get(name) for group in groups for name in self._option_names)
-        if not all(map(_is_constant, options)):
+        if not all(map(is_constant, options)):
             return None
         self._replays.belong_to(batches)
         return (options, self._reference_lr, id(self.adaptation), id(self.transition))
@@ -421,13 +421,6 @@ class MultiRate(Moving, RatesView, torch.optim.Optimizer):
         if "rule" in state:
             self._early = None
             self._build()
-
-
-def _is_constant(option: Any) -> bool:
-    """Whether nobody can change an option without giving another one."""
-    if isinstance(option, tuple):
-        return all(map(_is_constant, option))
-    return option is None or isinstance(option, (bool, int, float, str))
 
 
 def _positive_lr(lr: float | Tensor) -> float:

@@ -22,6 +22,7 @@ from multirate.kernels.batch import (
     Numbers,
     Picked,
     arithmetic_dtype,
+    once,
 )
 from multirate.kernels.compiled.formulas import Pass as Formulas
 from multirate.levels import Tree
@@ -106,5 +107,6 @@ __all__ = [
     "choose",
     "formulas",
     "measure_and_apply",
+    "once",
     "rounding",
 ]

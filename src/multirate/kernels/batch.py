@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ AVERAGE = "average"
 """State of averaged iterates: the average in full precision, where the parameter's own type is a short one."""
 LARGEST_DECAY = 0.5
 """What decoupled weight decay takes from an element of averaged iterates, as a share of its step, at most."""
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -176,9 +178,7 @@ class Picked(Sequence[Tensor]):
         if len(self._positions) == len(everything):
             return everything
         key = ("positions", everything.device, *self._positions)
-        if key not in plans:
-            plans[key] = torch.tensor(self._positions, device=everything.device)
-        return everything[plans[key]]
+        return everything[once(plans, key, lambda: torch.tensor(self._positions, device=everything.device))]
 
 
 class CellRates(Sequence[Tensor]):
@@ -195,6 +195,14 @@ class CellRates(Sequence[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter([self._tree.broadcast(i, self.cells) for i in self._index])
+
+
+def once(plans: dict[Any, Any], key: Hashable, make: Callable[[], _T]) -> _T:
+    """What is among the plans, put there if it is not: on a device, the host would wait for every copy anew."""
+    if key not in plans:
+        plans[key] = make()
+    plan: _T = plans[key]
+    return plan
 
 
 def vector(numbers: Sequence[Tensor], plans: dict[Any, Any]) -> Tensor:

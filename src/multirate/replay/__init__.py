@@ -93,3 +93,10 @@ class Replays:
         self._known = {key: known for key, known in self._known.items() if isinstance(known, Replay)}
         if len(self._known) >= _MOST:
             self._known.clear()
+
+
+def is_constant(option: Any) -> bool:
+    """Whether nobody can change an option without giving another one, so that it may be part of a key."""
+    if isinstance(option, tuple):
+        return all(map(is_constant, option))
+    return option is None or isinstance(option, (bool, int, float, str))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multirate.kernels import foreach
-from multirate.kernels.batch import Batch, CellRates, Looked, Measured, Numbers, arithmetic_dtype, held
+from multirate.kernels.batch import Batch, CellRates, Looked, Measured, Numbers, arithmetic_dtype, held, once
 from multirate.kernels.compiled import cpu, cuda, programs
 from multirate.kernels.compiled.formulas import Formula
 from multirate.kernels.compiled.layout import alike
@@ -177,11 +177,11 @@ def _kernel(batch: Batch, task: tuple[Any, ...], trace: Callable[[], Program]) -
 def _sizes(batch: Batch) -> Tensor:
     """How many elements the tensors of a batch have, at least 1."""
     device = batch.parameters[0].device
-    key = ("sizes", device, *batch.index)
-    if key not in batch.plans:
-        batch.plans[key] = torch.tensor([max(p.numel(), 1) for p in batch.parameters], device=device)
-    sizes: Tensor = batch.plans[key]
-    return sizes
+
+    def laid_out() -> Tensor:
+        return torch.tensor([max(p.numel(), 1) for p in batch.parameters], device=device)
+
+    return once(batch.plans, ("sizes", device, *batch.index), laid_out)
 
 
 def _arrays(batch: Batch, rates: Sequence[Tensor] = ()) -> dict[str, Sequence[Tensor]]:

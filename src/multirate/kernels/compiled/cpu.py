@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multirate.kernels.batch import Batch, vector
+from multirate.kernels.batch import Batch, once, vector
 from multirate.kernels.compiled.layout import runs
 from multirate.kernels.compiled.numba_compiler import compiled
 from multirate.kernels.compiled.numba_source import source
@@ -154,10 +154,7 @@ class _Plan:
 
 def _plan(batch: Batch, whole: bool) -> _Plan:
     if whole not in batch.layouts:
-        key = ("items", whole, *batch.index)
-        if key not in batch.plans:
-            batch.plans[key] = _planned(batch, whole)
-        batch.layouts[whole] = batch.plans[key]
+        batch.layouts[whole] = once(batch.plans, ("items", whole, *batch.index), lambda: _planned(batch, whole))
     plan: _Plan = batch.layouts[whole]
     return plan
 
