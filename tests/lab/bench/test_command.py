@@ -58,6 +58,15 @@ def test_parts_and_cases_can_be_left_out(invoke, tmp_path):
     assert "## Growth" not in (tmp_path / "speed.md").read_text()
 
 
+def test_where_no_aim_was_looked_at_none_is_told(invoke, tmp_path):
+    done = invoke("bench", "--quick", "--parts", "compiling", "--optimizers", "adam-hd", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    for told in (done.output, (tmp_path / "speed.md").read_text()):
+        assert "Compiling" in told
+        assert CANDIDATES["adam-hd"].description in told
+        assert "Goals" not in told
+
+
 def test_candidates_that_are_not_installed_are_left_out(invoke, tmp_path, monkeypatch):
     monkeypatch.setattr(OptimizerEntry, "installed", property(lambda entry: entry.package != "prodigyopt"))
     words = ("bench", "--quick", "--rounds", 1, "--parts", "steps", "--cases", "flat")

@@ -81,10 +81,11 @@ def markdown(speed: Speed) -> str:
         *(["**A trial with small sizes: none of these times mean anything.**\n"] if speed.quick else []),
         _how(speed),
         _origin_text(speed),
-        "## Goals\n",
-        "What is furthest from the aim, over all places where it was measured.\n",
-        markdown_table(goals.rows(goals.run_of(_kind(speed), speed.cases, speed.training)), text_columns=2),
     ]
+    if speed.cases or speed.training:
+        reached = goals.rows(goals.run_of(_kind(speed), speed.cases, speed.training))
+        parts += ["## Goals\n", "What is furthest from the aim, over all places where it was measured.\n"]
+        parts.append(markdown_table(reached, text_columns=2))
     parts += ["## Steps\n", _STEPS] if speed.cases else []
     if any(chart.key == "ratios" for chart in _charts(speed)):
         parts.append("![Ratio of step times to the fastest AdamW, by case](speed-ratios.png)\n")

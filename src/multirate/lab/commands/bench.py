@@ -109,6 +109,8 @@ def bench(
 
     # A name that is asked for twice is measured once, and in the order of the table.
     compiled = compilations(candidates, place, apart=not quick) if "compiling" in parts else []
+    if compiled:
+        console.print(text_table("Compiling", tables.compilation_rows(compiled), text_columns=1))
     failed = {each.name: each.error for each in compiled if each.error}
     for name, reason in failed.items():
         console.print(escape(f"Left out: {name}, whose first step failed ({reason})."))
@@ -134,8 +136,9 @@ def bench(
             training = run_training(candidates, rounds=rounds, device=place, quick=quick, on_round=on_round)
         if training:
             console.print(text_table("Training steps", tables.training_rows(training), text_columns=2))
-    run = goals.run_of(place.type, measured, training)
-    console.print(text_table("Goals, where they are furthest from being met", goals.rows(run), text_columns=2))
+    if measured or training:
+        reached = goals.rows(goals.run_of(place.type, measured, training))
+        console.print(text_table("Goals, where they are furthest from being met", reached, text_columns=2))
     speed = Speed(
         command=command,
         device=str(place),
