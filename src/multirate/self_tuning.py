@@ -262,7 +262,7 @@ class RMSprop(Averaged):
     Args:
         params: The model, ``model.named_parameters()`` (best: names tell layers), or what ``torch.optim`` takes.
         lr: What the factor of a schedule is relative to, > 0. It does not say how fast to learn: the first step moves
-            parameters by 0.3 % of their norm, then the rate finds itself (``bounds`` limits it).
+            parameters by 3 % of their norm, then the rate finds itself (``bounds`` limits it).
         alpha: Decay of the average of squares.
         eps: Added to the denominator.
         weight_decay: Weight decay.

@@ -61,10 +61,22 @@ def test_parts_and_cases_can_be_left_out(invoke, tmp_path):
 def test_where_no_aim_was_looked_at_none_is_told(invoke, tmp_path):
     done = invoke("bench", "--quick", "--parts", "compiling", "--optimizers", "adam-hd", "--out", tmp_path)
     assert done.exit_code == 0, done.output
-    for told in (done.output, (tmp_path / "speed.md").read_text()):
+    text = (tmp_path / "speed.md").read_text()
+    for told in (done.output, text):
         assert "Compiling" in told
         assert CANDIDATES["adam-hd"].description in told
         assert "Goals" not in told
+    assert "How to read this: docs/performance.md" in text
+
+
+@pytest.mark.parametrize(("out", "link"), [("results", "../docs"), ("results/speed/small", "../../../docs")])
+def test_the_guide_is_linked_to_from_wherever_the_results_lie_in_a_checkout(invoke, tmp_path, out, link):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "performance.md").touch()
+    words = ("--parts", "compiling", "--optimizers", "prodigy")
+    done = invoke("bench", "--quick", *words, "--out", tmp_path / out)
+    assert done.exit_code == 0, done.output
+    assert f"[How to read this]({link}/performance.md)" in (tmp_path / out / "speed.md").read_text()
 
 
 def test_candidates_that_are_not_installed_are_left_out(invoke, tmp_path, monkeypatch):

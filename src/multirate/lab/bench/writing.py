@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,19 +68,19 @@ def write(folder: Path, speed: Speed) -> list[Path]:
     """Write the files into a folder; return their paths."""
     paths = [folder / "speed.json", folder / "speed.md"]
     write_whole(paths[0], json.dumps({**_origin(speed), **dataclasses.asdict(speed)}, indent=1) + "\n")
-    write_whole(paths[1], markdown(speed))
+    write_whole(paths[1], markdown(speed, _guide(folder.resolve())))
     for chart in _charts(speed):
         paths.append(folder / f"speed-{chart.key}.png")
         write_whole(paths[-1], draw_png(chart, _machine(speed)))
     return paths
 
 
-def markdown(speed: Speed) -> str:
-    """Return the text of speed.md."""
+def markdown(speed: Speed, guide: str) -> str:
+    """Return the text of speed.md, with a guide to it."""
     parts = [
         "# Speed\n",
         *(["**A trial with small sizes: none of these times mean anything.**\n"] if speed.quick else []),
-        _how(speed),
+        f"{_how(speed)} {guide}.\n",
         _origin_text(speed),
     ]
     if speed.cases or speed.training:
@@ -113,7 +114,7 @@ def markdown(speed: Speed) -> str:
 _STEPS = (
     "Ratio: median to that of the fastest AdamW (loop, foreach or fused) of the same rounds. Host: the time until the "
     "call returns; on a CPU that of a step on as many tensors of next to no elements. Bytes moved: for every "
-    "parameter, by an ideal implementation ([how they are counted](../../docs/performance.md)); over the time of a "
+    "parameter, by an ideal implementation (how they are counted is told there too); over the time of a "
     "step they are a bandwidth, told as a share of that of copying. State: bytes a parameter. Peak: what a step "
     "allocates for a moment.\n"
 )
@@ -138,9 +139,17 @@ def _how(speed: Speed) -> str:
         f"Float32; fixed random gradients at a scale drawn anew in every round. Rounds that count: {speed.rounds} "
         f"(half for more than 67 million elements or 5,000 tensors), after {WARM_UPS} warm-ups; a round times one step "
         "of each optimizer, and copying and reading a large tensor, in an order drawn anew. Where all do not fit into "
-        "memory together they are measured in groups that each contain every AdamW. [How to read "
-        "this](../../docs/performance.md).\n"
+        "memory together they are measured in groups that each contain every AdamW."
     )
+
+
+def _guide(folder: Path) -> str:
+    """Where it is told how to read the tables: a link, where the folder lies in a checkout."""
+    for parent in folder.parents:
+        page = parent / "docs" / "performance.md"
+        if page.is_file():
+            return f"[How to read this]({Path(os.path.relpath(page, folder)).as_posix()})"
+    return "How to read this: docs/performance.md of the project"
 
 
 def _case(case: CaseRounds) -> list[str]:
