@@ -14,4 +14,4 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # One folder for all test processes, so that what one of them compiled serves the others.
-os.environ.setdefault("MULTIRATE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "multirate"))
+os.environ["MULTIRATE_CACHE"] = str(Path(__file__).parents[1] / ".pytest_cache" / "multirate")

@@ -21,6 +21,7 @@ numba = pytest.importorskip("numba")
 CFunc = pytest.importorskip("numba.core.ccallback").CFunc
 
 TRAIN = """
+import sys
 import torch, multirate
 from numba.core.ccallback import CFunc
 
@@ -32,18 +33,33 @@ def counted(self):
 CFunc._compile_uncached = counted
 
 torch.set_num_threads(1)
-parameter = torch.nn.Parameter(torch.linspace(-1.0, 1.0, 300).reshape(10, 30))
-optimizer = multirate.AdamCAMHD([parameter], 1e-2, levels=("global", "unit"), hyper_lr=1e-4)
-for _ in range(4):
-    parameter.grad = parameter.detach().sin()
-    optimizer.step()
-print(count, parameter.detach().numpy().tobytes().hex())
+for name in sys.argv[1:]:
+    parameter = torch.nn.Parameter(torch.linspace(-1.0, 1.0, 300).reshape(10, 30))
+    optimizer = getattr(multirate, name)([parameter], 1e-2)
+    for _ in range(4):
+        parameter.grad = parameter.detach().sin()
+        optimizer.step()
+    print(parameter.detach().numpy().tobytes().hex())
+print(count)
 """
+
+
+def process(cache: Path, *names: str, **environment: str) -> tuple[list[str], int]:
+    """Train with some optimizers in a process of its own; returns the bits of each, and how much was compiled."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, *names],
+        env={**os.environ, "MULTIRATE_CACHE": str(cache), **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *bits, count = done.stdout.split()
+    return bits, int(count)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MULTIRATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     return tmp_path / "cache" / "kernels"
 
 
@@ -71,22 +87,35 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[int, t
 
 
 def test_another_process_compiles_nothing_and_gives_the_same_bits(folder: Path) -> None:
-    environment = {**os.environ, "MULTIRATE_CACHE": str(folder.parent)}
-    said = [
-        subprocess.run([sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, check=True)
-        for _ in range(2)
-    ]
-    (first, bits), (second, same) = (done.stdout.split() for done in said)
-    assert int(first) > 0
-    assert int(second) == 0
-    assert bits == same
+    first, compiles = process(folder.parent, "AdamCAMHD")
+    assert compiles > 0
+    assert process(folder.parent, "AdamCAMHD") == (first, 0)
 
 
-@pytest.mark.parametrize(("kind", "damage"), [("nbc", "cut"), ("nbc", "garbled"), ("nbi", "emptied"), ("py", "cut")])
-def test_damaged_files_are_made_again(kind: str, damage: str, folder: Path, train: Callable) -> None:
+def test_kernels_of_two_processes_stay_two_in_a_third(folder: Path, tmp_path: Path) -> None:
+    # Numba names what it compiles by the order of a set and by a count: the same in processes with the same seed.
+    alone = {name: process(folder.parent, name, PYTHONHASHSEED="0")[0] for name in ("AdamHD", "SGDHD")}
+    for names in (("SGDHD", "AdamHD"), ("AdamHD", "SGDHD")):
+        bits, compiles = process(folder.parent, *names, PYTHONHASHSEED="0")
+        assert bits == [*(found for name in names for found in alone[name])]
+        assert compiles == 0
+    # One is kept, the other is compiled beside it.
+    other = tmp_path / "other"
+    process(other, "SGDHD", PYTHONHASHSEED="0")
+    bits, _ = process(other, "AdamHD", "SGDHD", PYTHONHASHSEED="0")
+    assert bits == [*alone["AdamHD"], *alone["SGDHD"]]
+
+
+@pytest.mark.parametrize(("kind", "damage"), [("nbc", "cut"), ("nbi", "garbled"), ("py", "emptied")])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "where Numba was told to"])
+def test_damaged_files_are_made_again(
+    kind: str, damage: str, elsewhere: bool, folder: Path, train: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if elsewhere:
+        monkeypatch.setattr(numba.config, "CACHE_DIR", str(folder.parent / "numba"))
     count, expected = train()
     assert count > 0
-    files = [*folder.rglob(f"*.{kind}")]
+    files = [*folder.parent.rglob(f"*.{kind}")]
     assert len(files) == count
     for file in files:
         whole = file.read_bytes()
@@ -100,13 +129,42 @@ def test_damaged_files_are_made_again(kind: str, damage: str, folder: Path, trai
     assert train()[0] == 0
 
 
-def test_what_is_compiled_otherwise_is_another_file(
-    folder: Path, train: Callable, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [("numba", "__version__", "1"), ("llvmlite", "__version__", "1"), ("numba.config", "BOUNDSCHECK", 1),
+     ("numba.config", "OPT", 1)],
+)  # fmt: skip
+def test_what_is_compiled_otherwise_has_another_name(
+    module: str, name: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count, _ = train()
-    monkeypatch.setattr(numba, "__version__", "another")
-    assert train()[0] == count
-    assert len([*folder.glob("*.py")]) == 2 * count
+    before = numba_compiler._key("text", "float32")
+    place = numba.config if module == "numba.config" else pytest.importorskip(module)
+    monkeypatch.setattr(place, name, value)
+    assert numba_compiler._key("text", "float32") != before
+    monkeypatch.undo()
+    keys = [numba_compiler._key(*what) for what in (("text", "float32"), ("text", "float64"), ("other", "float32"))]
+    assert keys[0] == before
+    assert len(set(keys)) == 3
+    codegen = type(numba.core.registry.cpu_target.target_context.codegen())
+    monkeypatch.setattr(codegen, "magic_tuple", lambda self: ("another processor",))
+    assert numba_compiler._key("text", "float32") != before
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners of files here")
+@pytest.mark.parametrize("why", ["of another user", "writable by all"])
+def test_where_others_may_write_nothing_is_kept_or_executed(
+    why: str, folder: Path, train: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, expected = train()
+    assert train()[0] == 0
+    if why == "of another user":
+        own = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    else:
+        folder.chmod(0o777)
+    again, found = train()
+    assert again == count
+    assert torch.equal(found, expected)
 
 
 def test_without_a_folder_to_write_to_every_process_compiles(

@@ -1,8 +1,8 @@
 """Source compiled by Numba, and kept on disk for the processes to come.
 
-What a kernel was compiled from once is looked up in the folder that ``MULTIRATE_CACHE`` names, otherwise in the user's
-cache folder for this program. It can be deleted at any time; without a folder that can be written to, every process
-compiles for itself.
+What was compiled is looked up in the folder ``kernels`` where :func:`multirate.cache_folder.cache_folder` says (in that
+of ``NUMBA_CACHE_DIR``, if Numba was told to keep everything there). It can be deleted at any time. Without a folder
+that can be written to, or where others may write too, every process compiles for itself: what is kept is executed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import linecache
+import logging
 import os
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,19 @@ _BLOCK = 1 << 12
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 """Liberties of the compiler: all of "fast" but to assume that nothing is NaN or infinite, which is what sums tell."""
 
+_OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
+"""Settings of Numba that make other code of the same source."""
+
+logger = logging.getLogger(__name__)
+
 _held: list[Any] = []
 """Compiled functions, which have to stay where they are."""
+
+try:
+    # Read at once: what is compiled later is still compiled by this, whatever has been installed meanwhile.
+    _this_source: str | None = Path(__file__).read_text()
+except OSError:
+    _this_source = None
 
 
 @cache
@@ -40,42 +53,64 @@ def compiled(text: str, dtype: str) -> int:
         text: The source, see :func:`multirate.kernels.compiled.numba_source.source`.
         dtype: Precision of the arithmetic.
     """
-    entry = _from_disk(text, dtype)
+    key = _key(text, dtype)
+    entry = _kept(text, dtype, key)
     if entry is None:
         name = f"<multirate kernel {len(linecache.cache)}>"
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-        entry = _entry(text, dtype, name, kept=False)
+        entry = _compiled(_function(text, dtype, key, name), keep=False)
     _held.append(entry)
     address: int = entry.address
     return address
 
 
-def _from_disk(text: str, dtype: str) -> Any:
-    """The function, compiled unless it was before; None where nothing can be kept."""
-    file = None
+def _key(text: str, dtype: str) -> str:
+    """Another one for whatever is compiled otherwise, or for another processor."""
+    import llvmlite
+    import numba
+    from numba.core.registry import cpu_target
+
+    options = [getattr(numba.config, name, None) for name in _OPTIONS]
+    target = cpu_target.target_context.codegen().magic_tuple()
+    how = (text, dtype, numba.__version__, llvmlite.__version__, repr(options), repr(target), str(_this_source))
+    return hashlib.sha256(chr(0).join(how).encode()).hexdigest()[:24]
+
+
+def _kept(text: str, dtype: str, key: str) -> Any:
+    """The function from disk, compiled and put there if need be; ``None`` where nothing can be kept."""
+    if _this_source is None:
+        return None
     try:
-        file = cache_folder() / "kernels" / _file_name(text, dtype)
-        _write_once(file, text)
-        return _entry(text, dtype, str(file), kept=True)
-    except Exception:  # nowhere to write to, or a damaged file, which fails in as many ways as it has bytes
-        with contextlib.suppress(OSError):
-            for damaged in file.parent.glob(f"**/{file.stem}.*") if file else ():
-                damaged.unlink()
+        folder = cache_folder() / "kernels"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(folder)
+        # Numba keeps nothing without a file of the source, whose contents tell it whether what it has is still right.
+        _write_once(folder / f"{key}.py", text)
+    except (ImportError, OSError, RuntimeError) as error:
+        logger.info("Compiled kernels are not kept: %s", error)
+        return None
+    function = _function(text, dtype, key, str(folder / f"{key}.py"))
+    try:
+        return _compiled(function, keep=True)
+    except Exception as error:  # a damaged file fails in as many ways as it has bytes
+        logger.info("The kernel kept as %s is made anew: %s", folder / key, error)
+        from numba.core.caching import FunctionCache
+
+        with contextlib.suppress(Exception):
+            FunctionCache(function).flush()
         return None
 
 
-def _file_name(text: str, dtype: str) -> str:
-    """Another name for whatever is compiled otherwise; Numba itself tells one kind of processor from another."""
-    import numba
-
-    how = [text, dtype, numba.__version__, Path(__file__).read_text()]
-    return f"{hashlib.sha256(chr(0).join(how).encode()).hexdigest()[:24]}.py"
+def _check_owner(folder: Path) -> None:
+    """Raises ``PermissionError`` where someone else could put code that this process would execute."""
+    status = folder.stat()
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        raise PermissionError(f"others may write to {folder}")
 
 
 def _write_once(file: Path, text: str) -> None:
     if file.exists():
         return
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Written beside it and then renamed: other processes see the whole file or none.
     with tempfile.TemporaryDirectory(dir=file.parent) as aside:
         written = Path(aside) / file.name
@@ -83,8 +118,8 @@ def _write_once(file: Path, text: str) -> None:
         os.replace(written, file)
 
 
-def _entry(text: str, dtype: str, name: str, kept: bool) -> Any:
-    """Numba's function for the source in a file of this name."""
+def _function(text: str, dtype: str, key: str, name: str) -> Callable[..., None]:
+    """The function ``entry`` of the source in a file of this name, to be compiled."""
     import numba
     from llvmlite import ir
     from numba.core import cgutils, types
@@ -131,8 +166,20 @@ def _entry(text: str, dtype: str, name: str, kept: bool) -> Any:
         **{kind: getattr(numba, kind) for kind in BYTES},
     }
     exec(compile(text, name, "exec"), scope)
+    # Numba tells functions of one name apart by a count that begins anew in every process: without names of their own,
+    # kernels kept by two processes would be one to a third.
+    for function in ("block", "strip", "kernel", "entry"):
+        scope[function].__qualname__ = f"{function}_{key}"
     options: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
     for inner in ("block", "strip"):
         scope[inner] = numba.njit(scope[inner], pipeline_class=Separate, no_cpython_wrapper=True, **options)
     scope["kernel"] = numba.njit(scope["kernel"], no_cpython_wrapper=True, **options)
-    return numba.cfunc(types.void(types.voidptr), cache=kept)(scope["entry"])
+    entry: Callable[..., None] = scope["entry"]
+    return entry
+
+
+def _compiled(function: Callable[..., None], keep: bool) -> Any:
+    import numba
+    from numba.core import types
+
+    return numba.cfunc(types.void(types.voidptr), cache=keep)(function)
