@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import platformdirs
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from multirate.kernels import compiled
 from multirate.kernels.compiled import numba_compiler
 
 numba = pytest.importorskip("numba")
+platformdirs = pytest.importorskip("platformdirs")
 CFunc = pytest.importorskip("numba.core.ccallback").CFunc
 
 TRAIN = """

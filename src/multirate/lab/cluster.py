@@ -16,7 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from multirate.cache_folder import CACHE_VARIABLE
 from multirate.lab.circumstances import Circumstances, Signals
+from multirate.lab.data.sources import FOLDER_VARIABLE
 from multirate.lab.machine import Machine, keep_freed_memory
 from multirate.lab.results import Outcome, Trial, Unfinished
 from multirate.lab.runner import Failure, Listener
@@ -140,7 +142,7 @@ def _check_reachable(address: str) -> None:
 
 def _variables() -> dict[str, str]:
     """Return the environment of the workers, whose current folder is another."""
-    folders = {name: os.environ.get(name) for name in ("MULTIRATE_DATA", "MULTIRATE_CACHE")}
+    folders = {name: os.environ.get(name) for name in (FOLDER_VARIABLE, CACHE_VARIABLE)}
     return {
         "OMP_NUM_THREADS": "1",
         **{name: str(Path(folder).resolve()) for name, folder in folders.items() if folder},

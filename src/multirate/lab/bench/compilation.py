@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from multirate.cache_folder import CACHE_VARIABLE
 from multirate.lab.bench.candidates import CANDIDATES, Candidate
 from multirate.lab.bench.clocks import clock_for
 from multirate.lab.bench.measuring import Contestant, Gradients
@@ -19,7 +20,7 @@ from multirate.lab.bench.shapes import Shapes
 
 SHAPES: Shapes = {"first.weight": (32, 16), "first.bias": (32,), "norm.weight": (32,)}
 LATER = 5
-_FOLDERS = ("MULTIRATE_CACHE", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+_FOLDERS = (CACHE_VARIABLE, "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 """Environment variables for where compilers keep what they made."""
 
 
@@ -82,9 +83,9 @@ def first_step(name: str, device: str) -> Compilation:
 
 def _in_new_processes(name: str, device: torch.device) -> Compilation:
     with tempfile.TemporaryDirectory() as folder:
-        one, another = (_in_new_process(name, device, folder) for _ in range(2))
-    failed = next((each for each in (one, another) if each.error), None)
-    return failed or replace(one, again=another.first)
+        one = _in_new_process(name, device, folder)
+        another = one if one.error else _in_new_process(name, device, folder)
+    return another if another.error else replace(one, again=another.first)
 
 
 def _in_new_process(name: str, device: torch.device, folder: str) -> Compilation:
