@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import multirate
+from multirate import numba_compiler
 from multirate.cache_folder import cache_folder
 from multirate.kernels import compiled
-from multirate.kernels.compiled import numba_compiler
 
 numba = pytest.importorskip("numba")
 platformdirs = pytest.importorskip("platformdirs")

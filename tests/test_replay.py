@@ -1,8 +1,9 @@
 """Arithmetic on a few numbers gives the same bits whether torch does it or a replay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 import multirate
 from multirate import replay
 from multirate.optimizer import MultiRate
-from multirate.replay import Replay, Replays
+from multirate.replay import Replay, Replays, interpreter
+from multirate.replay.interpreter import Row, Table
 
 KINDS = (torch.float32, torch.float64)
 ROWS, COLUMNS = 3, 7
@@ -64,12 +66,29 @@ def bits(result: Any) -> list[Any]:
     return [t.nan_to_num(0.125).tolist() if t.is_floating_point() else t.tolist() for t in tensors(result)]
 
 
+@pytest.fixture(params=["interpreted", "called"])
+def interpreted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Replay by the compiled interpreter as far as it goes, or by calls of NumPy and torch alone."""
+    if request.param == "called":
+        monkeypatch.setattr(interpreter, "available", lambda: False)
+    elif not interpreter.available():
+        pytest.skip("no Numba")
+    return request.param == "interpreted"
+
+
+BY_CALLS = {"something else"}
+"""What the interpreter does nothing of."""
+
+
 @pytest.mark.parametrize("dtype", KINDS, ids=str)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_replay_gives_the_bits_that_torch_gives(name: str, dtype: torch.dtype) -> None:
+def test_a_replay_gives_the_bits_that_torch_gives(name: str, dtype: torch.dtype, interpreted: bool) -> None:
     operation = OPERATIONS[name]
     recorded = Replay(operation, [some(dtype, 0), some(dtype, 2)])
     assert recorded.complete
+    assert any(isinstance(call.function, Table) for call in recorded._calls or ()) == (
+        interpreted and name not in BY_CALLS
+    )
     for seed in range(20):
         inputs = [some(dtype, seed), some(dtype, seed + 100)]
         expected = operation(*inputs)
@@ -78,7 +97,7 @@ def test_a_replay_gives_the_bits_that_torch_gives(name: str, dtype: torch.dtype)
         assert bits(found) == bits(expected)
 
 
-def test_what_lasts_is_read_and_written_as_it_is_then() -> None:
+def test_what_lasts_is_read_and_written_as_it_is_then(interpreted: bool) -> None:
     total, last = torch.zeros(3), torch.zeros(3)
 
     def add(new: Tensor) -> Tensor:
@@ -91,6 +110,84 @@ def test_what_lasts_is_read_and_written_as_it_is_then() -> None:
     total.fill_(10.0)
     assert recorded.run([torch.full((3,), 5.0)]).tolist() == [20, 30, 30]
     assert (total.tolist(), last.tolist()) == ([10, 15, 15], [5, 5, 5])
+
+
+WHOLLY_INTERPRETED = ("arithmetic", "numbers", "extremes", "clamps", "comparisons", "logic", "choices")
+
+
+@pytest.mark.parametrize("name", WHOLLY_INTERPRETED)
+def test_what_is_interpreted_is_one_call(name: str) -> None:
+    pytest.importorskip("numba")
+    calls = Replay(OPERATIONS[name], [some(torch.float32, 0), some(torch.float32, 2)])._calls
+    assert calls is not None
+    assert [type(call.function) for call in calls] == [Table]
+
+
+def bits_of(numbers: np.ndarray[Any, Any]) -> list[int]:
+    """The bits of numbers of float32 one by one; those that are none are one, and so are the zeros."""
+    numbers = np.where(np.isnan(numbers), np.float32("nan"), np.where(numbers == 0, np.float32(0.0), numbers))
+    return numbers.astype(np.float32).view(np.uint32).tolist()
+
+
+def drawn(count: int, seed: int) -> np.ndarray[Any, Any]:
+    """Numbers of float32 with any bits: of every magnitude down to the smallest, infinite ones and none."""
+    found = np.random.default_rng(seed).integers(0, 1 << 32, count, dtype=np.uint32).view(np.float32).copy()
+    found[:4] = 0.0, -0.0, np.inf, np.nan
+    return found
+
+
+@pytest.mark.parametrize("function", [*interpreter._CODES], ids=str)
+def test_every_operation_is_rounded_as_numpy_rounds_it(function: np.ufunc) -> None:
+    pytest.importorskip("numba")
+    for seed in range(200):
+        arguments = [drawn(interpreter.MOST, 2 * seed), drawn(interpreter.MOST, 2 * seed + 1)][: function.nin]
+        with np.errstate(all="ignore"):
+            expected = function(*arguments)
+        found = np.zeros_like(expected)
+        Table(interpreter.elementwise(function, found, arguments) or [])()
+        assert bits_of(found) == bits_of(expected)
+
+
+def run(rows: Sequence[Row] | None) -> None:
+    assert rows is not None
+    Table(rows)()
+
+
+def test_places_and_extremes_of_every_axis() -> None:
+    pytest.importorskip("numba")
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(2, 3, 4)).astype(np.float32)
+    for axis in (0, 1, 2, -1):
+        index = generator.integers(0, values.shape[axis], 5)
+        out = np.empty_like(np.take(values, index, axis))
+        run(interpreter.take(out, values, index, axis))
+        assert out.tolist() == np.take(values, index, axis).tolist()
+        source, added = generator.normal(size=out.shape).astype(np.float32), np.empty_like(values)
+        run(interpreter.add_at(added, values, axis, index, source))
+        there = torch.from_numpy(values).index_add(axis, torch.from_numpy(index), torch.from_numpy(source))
+        assert added.tolist() == there.tolist()
+    for axes in (None, (0,), (1,), (-1,), (0, 2), (0, 1, 2)):
+        for function in (np.maximum, np.minimum):
+            expected = function.reduce(values, axis=axes)
+            out = np.empty_like(expected)[...] if np.ndim(expected) else np.empty((), np.float32)
+            run(interpreter.reduction(function, out, values, axes))
+            assert out.tolist() == expected.tolist()
+
+
+def test_what_cannot_be_interpreted_is_left_to_calls() -> None:
+    pytest.importorskip("numba")
+    floats, whole, large = np.ones(6, np.float32), np.ones(6, np.int64), np.ones(interpreter.MOST + 1, np.float32)
+    assert interpreter.elementwise(np.add, np.empty_like(large), [large, large]) is None  # NumPy is faster
+    assert interpreter.elementwise(np.add, np.empty_like(whole), [whole, whole]) is None  # float64 has fewer digits
+    assert interpreter.elementwise(np.hypot, np.empty_like(floats), [floats, floats]) is None
+    assert interpreter.elementwise(np.add, floats, [np.ones(()), floats]) is None  # rounded twice
+    assert interpreter.elementwise(np.add, floats[1:], [floats[:-1], 1.0]) is None  # would read what it has written
+    assert interpreter.elementwise(np.add, floats, [floats, 1.0]) is not None
+    assert interpreter.copy(floats[1:], floats[:-1]) is None
+    assert interpreter.take(floats[:2], floats, np.array([1, 0]), 0) is None
+    assert interpreter.masked(floats, 1.0, floats) is None
+    deep = np.ones((2, 2, 2, 2), np.float32)
+    assert interpreter.copy(np.empty_like(deep), deep) is None
 
 
 def test_arguments_are_never_written_to() -> None:
@@ -184,7 +281,7 @@ def trained(setting: str, dtype: torch.dtype, steps: int = 25) -> tuple[MultiRat
     ids=str,
 )
 def test_replayed_steps_are_those_of_torch_to_the_bit(
-    setting: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    setting: str, dtype: torch.dtype, interpreted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     optimizer, replayed = trained(setting, dtype)
     known = optimizer._replays._known

@@ -36,20 +36,21 @@ class Replay:
     """
 
     def __init__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
-        self._inputs = [given.clone() for given in inputs]
+        own = [given.clone() for given in inputs]
+        self._inputs = [known.numpy() for known in own]
         with Recorder() as recorder:
-            self.result = function(*self._inputs)
+            self.result = function(*own)
         self._calls = translated(recorder.steps)
         self.complete = self._calls is not None
 
     def run(self, inputs: Sequence[Tensor]) -> Any:
         """Does the same once more, with other numbers in the arguments; returns :attr:`result`."""
         for known, given in zip(self._inputs, inputs, strict=True):
-            known.numpy()[...] = given.numpy()
+            known[...] = given.numpy()
         assert self._calls is not None
         with quiet():
-            for call, arguments in self._calls:
-                call(*arguments)
+            for call in self._calls:
+                call.function(*call.arguments)
         return self.result
 
 

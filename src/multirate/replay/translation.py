@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from operator import setitem
 from typing import Any, TypeAlias
 
@@ -11,11 +13,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multirate.replay import interpreter
+from multirate.replay.interpreter import Row, Table
 from multirate.replay.recorder import MADE, Step, memory_of
 
-Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A function and what to call it with."""
 Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function and what to call it with.
+
+    Attributes:
+        function: Of NumPy or torch.
+        arguments: Its arguments.
+        rows: The same for the interpreter, where it can do it.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    rows: Sequence[Row] | None = None
+
 
 _SAME = {
     "abs": np.absolute, "add": np.add, "bitwise_and": np.bitwise_and, "bitwise_not": np.invert,
@@ -23,7 +41,7 @@ _SAME = {
     "ge": np.greater_equal, "gt": np.greater, "le": np.less_equal, "logical_and": np.logical_and,
     "logical_not": np.logical_not, "logical_or": np.logical_or, "lt": np.less, "maximum": np.maximum,
     "minimum": np.minimum, "mul": np.multiply, "ne": np.not_equal, "neg": np.negative, "reciprocal": np.reciprocal,
-    "square": np.square, "sub": np.subtract,
+    "sub": np.subtract,
 }  # fmt: skip
 """Operations that NumPy rounds as torch does: a replayed step gives the same bits as one made in torch."""
 _INTO = frozenset({"exp", "expm1", "index_add", "lerp", "log", "log1p", "pow", "sign", "sqrt"})
@@ -45,9 +63,16 @@ quiet = partial(np.errstate, all="ignore")
 def translated(steps: Sequence[Step]) -> list[Call] | None:
     """The same for NumPy, on the very memory that torch has used; ``None`` when something is not known here."""
     try:
-        return _translated(steps)
+        calls = _translated(steps)
     except _UnknownError:
         return None
+    runs = groupby(calls, key=lambda call: call.rows is not None)
+    return [call for interpreted, run in runs for call in (_one(run) if interpreted else run)]
+
+
+def _one(run: Iterable[Call]) -> list[Call]:
+    """Calls that follow one another, made by the interpreter."""
+    return [Call(Table([row for call in run for row in call.rows or ()]))]
 
 
 def _translated(steps: Sequence[Step]) -> list[Call]:
@@ -83,12 +108,19 @@ def _calls(step: Step) -> list[Call]:
             return [_elementwise(_SAME[plain], args, out)]
         if plain in _OVER_ALL:
             return [_reduction(plain, args, out)]
+        if plain == "pow" and not isinstance(args[1], Tensor) and args[1] == 2:  # what torch makes of a square
+            return [_elementwise(np.square, args[:1], out)]
         if plain in _OTHERS:
             return _OTHERS[plain](out, *args)
         if name in _INTO:
-            return [(partial(getattr(torch, name), out=result), tuple(args))]
+            rows = _added_at(out, *args) if name == "index_add" else None
+            return [Call(partial(getattr(torch, name), out=result), tuple(args), rows)]
     again = partial(step.operation, **step.kwargs)
-    return [(again, tuple(args)) if step.writes else (_write, (result, again, *args))]
+    return [Call(again, tuple(args)) if step.writes else Call(_write, (result, again, *args))]
+
+
+def _added_at(out: Array, values: Tensor, dim: int, index: Tensor, source: Tensor) -> Sequence[Row] | None:
+    return interpreter.add_at(out, _array(values), dim, _array(index), _array(source))
 
 
 def _write(result: Tensor, operation: Callable[..., Tensor], *args: Any) -> None:
@@ -98,19 +130,22 @@ def _write(result: Tensor, operation: Callable[..., Tensor], *args: Any) -> None
 
 def _elementwise(function: np.ufunc, args: Sequence[Any], out: Array) -> Call:
     arrays = tuple(map(_array, args))
+    rows = interpreter.elementwise(function, out, arrays)
     if function in (np.maximum, np.minimum):  # which take no place for the result by position
-        return partial(function, out=out), arrays
-    return function, (*arrays, out)
+        return Call(partial(function, out=out), arrays, rows)
+    return Call(function, (*arrays, out), rows)
 
 
 def _copy(target: Array, source: Any) -> Call:
-    return setitem, (target, ..., source)
+    return Call(setitem, (target, ..., source), interpreter.copy(target, source))
 
 
 def _reduction(name: str, args: Sequence[Any], out: Array) -> Call:
     values, axes, keep = (*args, None, None)[:3]
-    axis = tuple(axes) or None if isinstance(axes, (list, tuple)) else axes
-    return partial(_OVER_ALL[name].reduce, axis=axis, keepdims=bool(keep), out=out), (_array(values),)
+    axis = tuple(axes) or None if isinstance(axes, (list, tuple)) else None if axes is None else (axes,)
+    function, array = _OVER_ALL[name], _array(values)
+    rows = interpreter.reduction(function, out, array, axis)
+    return Call(partial(function.reduce, axis=axis, keepdims=bool(keep), out=out), (array,), rows)
 
 
 def _clamp(out: Array, values: Tensor, low: Any = None, high: Any = None) -> list[Call]:
@@ -125,8 +160,9 @@ def _clamp(out: Array, values: Tensor, low: Any = None, high: Any = None) -> lis
 
 
 def _where(out: Array, condition: Tensor, first: Any, second: Any) -> list[Call]:
-    chosen = partial(np.copyto, where=_array(condition), casting="unsafe")
-    return [_copy(out, _array(second)), (chosen, (out, _array(first)))]
+    mask, source = _array(condition), _array(first)
+    chosen = partial(np.copyto, where=mask, casting="unsafe")
+    return [_copy(out, _array(second)), Call(chosen, (out, source), interpreter.masked(out, source, mask))]
 
 
 def _stack(out: Array, parts: Sequence[Tensor], dim: int = 0) -> list[Call]:
@@ -145,13 +181,14 @@ def _index(out: Array, values: Tensor, indices: Sequence[Tensor | None]) -> list
         raise _UnknownError("index")
     if bool((indices[-1] < 0).any()):
         raise _UnknownError("index from the end")
-    take = partial(np.take, axis=len(indices) - 1, out=out, mode="clip")
-    return [(take, (_array(values), _array(indices[-1])))]
+    axis, source, index = len(indices) - 1, _array(values), _array(indices[-1])
+    take = partial(np.take, axis=axis, out=out, mode="clip")
+    return [Call(take, (source, index), interpreter.take(out, source, index, axis))]
 
 
 def _index_copy(out: Array, values: Tensor, dim: int, index: Tensor, source: Tensor) -> list[Call]:
     place, new = np.moveaxis(out, dim, 0), np.moveaxis(_array(source), dim, 0)
-    return [_copy(out, _array(values)), (setitem, (place, _array(index), new))]
+    return [_copy(out, _array(values)), Call(setitem, (place, _array(index), new))]
 
 
 def _scatter_reduce(out: Array, values: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str) -> list[Call]:
@@ -159,7 +196,7 @@ def _scatter_reduce(out: Array, values: Tensor, dim: int, index: Tensor, source:
         raise _UnknownError(reduce)
     where = [*np.indices(index.shape)]
     where[dim] = _array(index)
-    return [_copy(out, _array(values)), (_OVER_ALL[reduce].at, (out, tuple(where), _array(source)))]
+    return [_copy(out, _array(values)), Call(_OVER_ALL[reduce].at, (out, tuple(where), _array(source)))]
 
 
 _OTHERS: Mapping[str, Callable[..., list[Call]]] = {
@@ -169,8 +206,8 @@ _OTHERS: Mapping[str, Callable[..., list[Call]]] = {
     "clamp_min": _clamp,
     "index": _index,
     "index_copy": _index_copy,
-    "rsqrt": lambda out, values: [(np.sqrt, (_array(values), out)), (np.reciprocal, (out, out))],
-    "rsub": lambda out, values, other: [(np.subtract, (_array(other), _array(values), out))],
+    "rsqrt": lambda out, values: [_elementwise(np.sqrt, [values], out), _elementwise(np.reciprocal, [out], out)],
+    "rsub": lambda out, values, other: [_elementwise(np.subtract, [other, values], out)],
     "scatter_reduce": _scatter_reduce,
     "stack": _stack,
     "where": _where,

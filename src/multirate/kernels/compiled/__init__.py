@@ -63,7 +63,7 @@ def measure(batch: Batch, previous: Mapping[str, Sequence[Tensor]]) -> Measured:
     """See :func:`multirate.kernels.reference.measure`."""
     kernel = _kernel(batch, ("measure",), lambda: programs.measure(batch, previous))
     elements = _elements(batch, kernel.program)
-    table = kernel(batch, {**_arrays(batch), **elements}, _coefficients(previous), programs.option_numbers(batch))
+    table = kernel(batch, {**_arrays(batch), **elements}, _coefficients(previous), programs.options_of(batch).numbers)
     return _measured(elements, table)
 
 
@@ -87,7 +87,7 @@ def apply(
         batch,
         _arrays(batch, rates),
         {**_coefficients(c), MOVED: moved, LIVE: of_all(batch, live)},
-        programs.option_numbers(batch),
+        programs.options_of(batch).numbers,
         _by_cell(rates),
         backwards=True,
     )
@@ -113,7 +113,7 @@ def measure_and_apply(
         batch,
         {**_arrays(batch, rates), **elements},
         {**earlier, **_coefficients(c), MOVED: moved, LIVE: of_all(batch, live)},
-        programs.option_numbers(batch),
+        programs.options_of(batch).numbers,
         _by_cell(rates),
         backwards=True,
     )
@@ -123,7 +123,7 @@ def measure_and_apply(
 def look(batch: Batch, c: Mapping[str, Sequence[Tensor]]) -> Looked:
     """See :func:`multirate.kernels.foreach.look`; here it also finds what holds directions to their length."""
     kernel = _kernel(batch, ("look",), lambda: programs.look(batch, c))
-    sums = kernel(batch, _arrays(batch), _coefficients(c), programs.option_numbers(batch), whole=True)
+    sums = kernel(batch, _arrays(batch), _coefficients(c), programs.options_of(batch).numbers, whole=True)
     if batch.rule.longest < inf:
         held_to = held(sums[1], _sizes(batch), batch.rule.longest)
         batch.held = Numbers(held_to.nan_to_num(1.0)).of([*range(len(batch.index))])  # NaN: the step will be skipped
@@ -155,7 +155,7 @@ def advance(
         batch,
         {**_arrays(batch, rates), **elements},
         columns,
-        programs.option_numbers(batch),
+        programs.options_of(batch).numbers,
         _by_cell(rates),
         backwards=True,
     )
@@ -168,10 +168,13 @@ def _changed(batch: Batch) -> None:
 
 
 def _kernel(batch: Batch, task: tuple[Any, ...], trace: Callable[[], Program]) -> Kernel:
-    key = (on_device(batch), *task, *programs.signature(batch))
-    if key not in _known:
-        _known[key] = made(batch, trace())
-    return _known[key]
+    signature = programs.options_of(batch).signature
+    for_what, kernel = batch.layouts.get(task, (None, None))
+    if kernel is None or for_what is not signature:
+        kernel = once(_known, (on_device(batch), *task, *signature), lambda: made(batch, trace()))
+        batch.layouts[task] = signature, kernel
+    found: Kernel = kernel
+    return found
 
 
 def _sizes(batch: Batch) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -14,10 +13,12 @@ from torch import Tensor
 
 from multirate.kernels.batch import Batch, once, vector
 from multirate.kernels.compiled.layout import runs
-from multirate.kernels.compiled.numba_compiler import compiled
 from multirate.kernels.compiled.numba_source import source
 from multirate.kernels.compiled.programs import Program
 from multirate.kernels.compiled.threads import together
+from multirate.numba_compiler import available, compiled
+
+__all__ = ["Kernel", "available"]
 
 _CHUNK = 1 << 16
 """Elements that a thread takes at a time; what is summed in which order does not depend on which thread takes what."""
@@ -26,16 +27,6 @@ _TYPES = {torch.float32: "float32", torch.float64: "float64", torch.int8: "int8"
 
 
 _address = torch.Tensor.data_ptr
-
-
-@cache
-def available() -> bool:
-    """Whether Numba is there and works with what else is installed."""
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 class Kernel:
@@ -51,7 +42,6 @@ class Kernel:
         self.program = program
         names = [*program.arrays, *(f"element{k}" for k in range(len(program.elements)))]
         self.arrays = {name: _TYPES[stored.get(name, dtype)] for name in names}
-        self._calls: tuple[Mapping[str, float], np.ndarray[Any, Any]] = {}, np.empty(0)
         self._function = compiled(source(program, self.arrays), _TYPES[dtype])
 
     def __call__(
@@ -70,7 +60,7 @@ class Kernel:
             batch: The tensors.
             arrays: Elementwise tensors by name, one for each tensor of the batch.
             columns: Numbers of each tensor by name.
-            numbers: Values of options by name.
+            numbers: Values of options by name; another mapping when they have changed.
             cells: Numbers of each cell of the optimizer by name.
             whole: Sum over whole tensors, in the order of the batch, and not over cells.
             backwards: Begin where the last pass ended, which is still in the cache.
@@ -78,50 +68,75 @@ class Kernel:
         Returns:
             The sums, ``(sums, cells of the optimizer)`` or ``(sums, tensors)``, in float64.
         """
-        plan = _plan(batch, whole)
-        addresses = np.empty((len(batch.index), len(self.arrays)), dtype=np.int64)
+        call = once(batch.layouts, (self, whole), lambda: _Call(self, batch, _plan(batch, whole)))
         for k, name in enumerate(self.arrays):
-            addresses[:, k] = _addresses(batch, name, arrays[name])
-        table = np.empty((len(batch.index), len(self.program.columns)))
+            call.addresses[:, k] = _addresses(batch, name, arrays[name])
         for k, name in enumerate(self.program.columns):
-            table[:, k] = vector(columns[name], batch.plans).numpy()
-        sums = np.zeros((len(self.program.sums), plan.cells))
-        partial = np.zeros((len(plan.items), len(self.program.sums)))
+            call.table[:, k] = vector(columns[name], batch.plans).numpy()
+        for k, name in enumerate(self.program.cells):
+            assert cells is not None
+            call.given[k] = cells[name].numpy()
+        call.put_in(self.program, numbers)
+        return torch.from_numpy(call.made(self._function, backwards))
+
+
+class _Call:
+    """What a kernel is called with for one batch, laid out once; what changes from step to step is put in its place.
+
+    Attributes:
+        addresses: Where the elementwise tensors lie, ``(tensors, arrays)``.
+        table: Numbers of every tensor, ``(tensors, columns)``.
+        given: Numbers of every cell, ``(cell inputs, cells)``.
+    """
+
+    def __init__(self, kernel: Kernel, batch: Batch, plan: _Plan) -> None:
+        program, tensors = kernel.program, len(batch.index)
+        self.addresses = np.empty((tensors, len(kernel.arrays)), dtype=np.int64)
+        self.table = np.empty((tensors, len(program.columns)))
+        self.given = np.empty((len(program.cells), plan.cells))
+        self._calls = np.zeros(len(program.calls) + 1)
+        self._partial = np.empty((len(plan.items), len(program.sums)))
+        self._sums = np.empty((len(program.sums), plan.cells))
+        self._numbers: Mapping[str, float] | None = None
+        self._plan, self._apart = plan, len(np.unique(plan.cell_of_item)) == len(plan.items)
         # In this order the compiled function looks for them, see numba_source.
         used = (
-            addresses,
+            self.addresses,
             plan.layout,
             plan.items,
-            table,
-            _given(self.program.cells, cells or {}, plan.cells),
-            self._call_values(numbers),
-            partial,
-            sums,
+            self.table,
+            self.given,
+            self._calls,
+            self._partial,
+            self._sums,
         )
-        data = np.zeros(14, dtype=np.int64)
-        data[: len(used)] = [array.ctypes.data for array in used]
-        data[8:13] = len(batch.index), len(plan.items), plan.cells, backwards, data[13:].ctypes.data
+        self._data = np.zeros(14, dtype=np.int64)
+        self._data[: len(used)] = [array.ctypes.data for array in used]
+        self._data[8:11] = tensors, len(plan.items), plan.cells
+        self._data[12] = self._data[13:].ctypes.data
+        self._where: int = self._data.ctypes.data
+
+    def put_in(self, program: Program, numbers: Mapping[str, float]) -> None:
+        """Puts in numbers of the whole call, with a 0 behind them; options seldom change from step to step."""
+        if numbers is not self._numbers:
+            self._calls[:-1] = program.call_values(numbers)
+            self._numbers = numbers
+
+    def made(self, function: int, backwards: bool) -> np.ndarray[Any, Any]:
+        """Makes the call; returns the sums."""
+        plan = self._plan
+        self._sums.fill(0.0)
+        self._partial.fill(0.0)
+        self._data[11], self._data[13] = backwards, 0
         threads = max(1, min(torch.get_num_threads(), plan.elements // _WORTH_A_THREAD, len(plan.items)))
-        together(self._function, data.ctypes.data, threads)
-        for k, row in enumerate(sums):
-            row += np.bincount(plan.cell_of_item, partial[:, k], plan.cells)
-        return torch.from_numpy(sums)
-
-    def _call_values(self, numbers: Mapping[str, float]) -> np.ndarray[Any, Any]:
-        """Numbers of the whole call, with a 0 behind them; options seldom change from step to step."""
-        known, found = self._calls
-        if not len(found) or numbers != known:
-            found = np.array([*self.program.call_values(numbers), 0.0])
-            self._calls = numbers, found
-        return found
-
-
-def _given(names: Sequence[str], cells: Mapping[str, Tensor], count: int) -> np.ndarray[Any, Any]:
-    """Numbers of every cell, ``(names, cells)``."""
-    found = np.empty((len(names), count))
-    for k, name in enumerate(names):
-        found[k] = cells[name].numpy()
-    return found
+        together(function, self._where, threads)
+        sums = self._sums.copy()
+        if self._apart:
+            sums[:, plan.cell_of_item] += self._partial.T
+        else:
+            for k, row in enumerate(sums):
+                row += np.bincount(plan.cell_of_item, self._partial[:, k], plan.cells)
+        return sums
 
 
 def _addresses(batch: Batch, name: str, tensors: Sequence[Tensor]) -> np.ndarray[Any, Any]:

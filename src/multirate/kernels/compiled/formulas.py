@@ -109,7 +109,7 @@ class Pass:
         self._sums: dict[Nodes, Tensor] = {}
         self._previous: list[Mapping[str, Sequence[Tensor]]] = []
         self._asked: list[Nodes] = []
-        self._alike = (_WANTED, *(programs.signature(batch) for batch in batches))
+        self._alike = (_WANTED, *(programs.options_of(batch).signature for batch in batches))
         self.products: list[Formula] = []
         """Of every element what was measured: agreement, and squared norms when asked for."""
         self.learned = {
@@ -175,7 +175,7 @@ class Pass:
         return found
 
     def _trace(self, batch: Batch, previous: Mapping[str, Sequence[Tensor]]) -> programs.Products:
-        key = programs.signature(batch)
+        key = programs.options_of(batch).signature
         if key not in _traced:
             _traced[key] = programs.products(batch, previous, _RECORDER)
         return _traced[key]
@@ -192,7 +192,7 @@ class Pass:
         k = next(k for k, own in enumerate(self._batches) if own is batch)
         stores = {key: formula.nodes[k] for key, formula in self.learned.items()}
         device = on_device(batch)
-        key = (device, "apply", programs.signature(batch), rates.nodes[k], *stores.items())
+        key = (device, "apply", programs.options_of(batch).signature, rates.nodes[k], *stores.items())
         if key not in _known:
             program = programs.apply(batch, c, live=device, recorder=_RECORDER, rate=rates.nodes[k])
             changed = {f"memory {name}": node for name, node in stores.items() if node.operation != "input"}
@@ -226,7 +226,7 @@ class Pass:
         self, k: int, task: str, program: Program, elements: Mapping[str, Sequence[Tensor]] | None = None
     ) -> Tensor:
         batch = self._batches[k]
-        key = (on_device(batch), task, programs.signature(batch), program.sums, program.elements)
+        key = (on_device(batch), task, programs.options_of(batch).signature, program.sums, program.elements)
         if key not in _known:
             _known[key] = made(batch, program)
         return self._call(k, _known[key], {}, elements or {})
@@ -250,7 +250,7 @@ class Pass:
             batch,
             {**own, **learned, **lists, **(elements or {})},
             {**{f"{PREVIOUS}{name}": values for name, values in self._previous[k].items()}, **columns},
-            {**programs.option_numbers(batch), **self._numbers},
+            {**programs.options_of(batch).numbers, **self._numbers},
             self._cells,
             backwards=bool(columns),
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from math import exp, inf, isfinite, sqrt
 from typing import Any
 
 from multirate.kernels import reference
 from multirate.kernels.batch import Batch, Measured
 from multirate.kernels.compiled.symbols import Kind, Node, Recorder, Symbol, ordered
+from multirate.replay import is_constant
+from multirate.rules import Rule
 
 PARAMETER, GRADIENT = "parameter", "gradient"
 RATE = "rate"
@@ -21,7 +23,7 @@ SHARE = "share"
 MOVED = "moved"
 HELD = "held"
 """What the direction of a tensor was to be multiplied by, lest it be too long."""
-_SIGNATURE = "signature"
+_OPTIONS = "options"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,22 +107,41 @@ _ARITHMETIC: Mapping[str, Callable[..., float]] = {
 }
 
 
-def option_numbers(batch: Batch) -> dict[str, float]:
-    """All numbers among the options of a batch, by the names programs know them by."""
+@dataclass(frozen=True)
+class Options:
+    """What the options of a batch say, as far as programs want to know.
+
+    Attributes:
+        given: What it was found from.
+        numbers: All numbers among them, by the names programs know them by.
+        signature: What decides the arithmetic: batches that agree in it share their programs.
+    """
+
+    given: tuple[Any, ...]
+    numbers: Mapping[str, float]
+    signature: tuple[Any, ...]
+
+
+def options_of(batch: Batch) -> Options:
+    """The options of a batch: the same object as long as nothing changes."""
+    values = tuple(map(batch.options.__getitem__, _names(type(batch.rule))))
+    given = (values, batch.horizon, batch.interpolation, batch.at_training_point)
+    known: Options | None = batch.layouts.get(_OPTIONS)
+    if known is not None and known.given == given:
+        return known
+    found = Options(given, _numbers(batch), _signature(batch))
+    if is_constant(values):
+        batch.layouts[_OPTIONS] = found
+    return found
+
+
+def _numbers(batch: Batch) -> dict[str, float]:
     found = {"horizon": batch.horizon, "interpolation": batch.interpolation}
     for name, value in _relevant(batch):
         if isinstance(value, tuple):
             found.update({f"{name}.{i}": float(v) for i, v in enumerate(value)})
         elif _is_number(value):
             found[name] = float(value)
-    return found
-
-
-def signature(batch: Batch) -> tuple[Any, ...]:
-    """What decides the arithmetic: batches that agree in it share their programs. Found once a step."""
-    if _SIGNATURE not in batch.addresses:
-        batch.addresses[_SIGNATURE] = _signature(batch)
-    found: tuple[Any, ...] = batch.addresses[_SIGNATURE]
     return found
 
 
@@ -136,9 +157,13 @@ def _signature(batch: Batch) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+@cache
+def _names(rule: type[Rule]) -> tuple[str, ...]:
+    return (*(field.name for field in fields(rule)), "maximize")
+
+
 def _relevant(batch: Batch) -> list[tuple[str, Any]]:
-    names = (*(field.name for field in fields(batch.rule)), "maximize")
-    options = [(name, batch.options[name]) for name in names]
+    options = [(name, batch.options[name]) for name in _names(type(batch.rule))]
     return [(name, tuple(value) if isinstance(value, list) else value) for name, value in options]
 
 

@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 
 from multirate.cache_folder import cache_folder
-from multirate.kernels.compiled.numba_source import BYTES
 
-__all__ = ["compiled"]
+__all__ = ["available", "compiled"]
 
 _BLOCK = 1 << 12
 """Elements summed in the precision of the arithmetic; the sums of blocks are added in float64."""
+_TYPES = ("int8", "int64", "float32", "float64")
+_SEPARATE = ("block", "strip")
+"""Functions whose arguments do not lie in the same memory."""
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 """Liberties of the compiler: all of "fast" but to assume that nothing is NaN or infinite, which is what sums tell."""
 
@@ -46,25 +48,38 @@ except OSError:
 
 
 @cache
-def compiled(text: str, dtype: str) -> int:
-    """Where the function ``entry(data)`` of a source is.
+def available() -> bool:
+    """Whether Numba is there and works with what else is installed."""
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@cache
+def compiled(text: str, dtype: str, exact: bool = False) -> int:
+    """Where the function ``entry(data)`` of a source is: of C, of one pointer, and without need of Python's lock.
 
     Args:
-        text: The source, see :func:`multirate.kernels.compiled.numba_source.source`.
+        text: The source of functions, each after those it calls; ``entry`` is the last. They find the types of
+            ``_TYPES``, ``T`` the precision, ``ZERO``, ``INF``, ``BLOCK``, ``sqrt``, ``exp``, ``ceil``, ``carray``,
+            ``as_pointer`` and ``taken``.
         dtype: Precision of the arithmetic.
+        exact: Take no liberties: every operation is rounded, and in this order.
     """
-    key = _key(text, dtype)
-    entry = _kept(text, dtype, key)
+    key = _key(text, dtype, exact)
+    entry = _kept(text, dtype, exact, key)
     if entry is None:
         name = f"<multirate kernel {len(linecache.cache)}>"
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-        entry = _compiled(_function(text, dtype, key, name), keep=False)
+        entry = _compiled(_function(text, dtype, exact, key, name), keep=False)
     _held.append(entry)
     address: int = entry.address
     return address
 
 
-def _key(text: str, dtype: str) -> str:
+def _key(text: str, dtype: str, exact: bool = False) -> str:
     """Another one for whatever is compiled otherwise, or for another processor."""
     import llvmlite
     import numba
@@ -72,11 +87,20 @@ def _key(text: str, dtype: str) -> str:
 
     options = [getattr(numba.config, name, None) for name in _OPTIONS]
     target = cpu_target.target_context.codegen().magic_tuple()
-    how = (text, dtype, numba.__version__, llvmlite.__version__, repr(options), repr(target), str(_this_source))
-    return hashlib.sha256(chr(0).join(how).encode()).hexdigest()[:24]
+    how = (
+        text,
+        dtype,
+        str(exact),
+        numba.__version__,
+        llvmlite.__version__,
+        repr(options),
+        repr(target),
+        str(_this_source),
+    )
+    return hashlib.sha256(chr(0).join(map(str, how)).encode()).hexdigest()[:24]
 
 
-def _kept(text: str, dtype: str, key: str) -> Any:
+def _kept(text: str, dtype: str, exact: bool, key: str) -> Any:
     """The function from disk, compiled and put there if need be; ``None`` where nothing can be kept."""
     if _this_source is None:
         return None
@@ -89,7 +113,7 @@ def _kept(text: str, dtype: str, key: str) -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         logger.info("Compiled kernels are not kept: %s", error)
         return None
-    function = _function(text, dtype, key, str(folder / f"{key}.py"))
+    function = _function(text, dtype, exact, key, str(folder / f"{key}.py"))
     try:
         return _compiled(function, keep=True)
     except Exception as error:  # a damaged file fails in as many ways as it has bytes
@@ -118,7 +142,7 @@ def _write_once(file: Path, text: str) -> None:
         os.replace(written, file)
 
 
-def _function(text: str, dtype: str, key: str, name: str) -> Callable[..., None]:
+def _function(text: str, dtype: str, exact: bool, key: str, name: str) -> Callable[..., None]:
     """The function ``entry`` of the source in a file of this name, to be compiled."""
     import numba
     from llvmlite import ir
@@ -159,21 +183,23 @@ def _function(text: str, dtype: str, key: str, name: str) -> Callable[..., None]
         "INF": getattr(np, dtype)(np.inf),
         "sqrt": np.sqrt,
         "exp": np.exp,
+        "ceil": np.ceil,
         "carray": numba.carray,
         "as_pointer": as_pointer,
         "taken": taken,
-        "int64": numba.int64,
-        **{kind: getattr(numba, kind) for kind in BYTES},
+        **{kind: getattr(numba, kind) for kind in _TYPES},
     }
     exec(compile(text, name, "exec"), scope)
-    # Numba tells functions of one name apart by a count that begins anew in every process: without names of their own,
-    # kernels kept by two processes would be one to a third.
-    for function in ("block", "strip", "kernel", "entry"):
-        scope[function].__qualname__ = f"{function}_{key}"
-    options: dict[str, Any] = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
-    for inner in ("block", "strip"):
-        scope[inner] = numba.njit(scope[inner], pipeline_class=Separate, no_cpython_wrapper=True, **options)
-    scope["kernel"] = numba.njit(scope["kernel"], no_cpython_wrapper=True, **options)
+    functions = [function for function in scope.values() if getattr(function, "__globals__", None) is scope]
+    options: dict[str, Any] = {"nogil": True, "fastmath": False if exact else _FAST, "error_model": "numpy"}
+    for function in functions:
+        # Numba tells functions of one name apart by a count that begins anew in every process: without names of their
+        # own, kernels kept by two processes would be one to a third.
+        own = function.__name__
+        function.__qualname__ = f"{own}_{key}"
+        if own != "entry":
+            apart = {"pipeline_class": Separate} if own in _SEPARATE else {}
+            scope[own] = numba.njit(function, no_cpython_wrapper=True, **apart, **options)
     entry: Callable[..., None] = scope["entry"]
     return entry
 
