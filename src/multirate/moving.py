@@ -131,8 +131,15 @@ class Moving(Measuring):
         return factor
 
     def _factors(self) -> Tensor:
-        """What multiplies each tensor's direction beside its rate: the schedule."""
-        return self._schedule()
+        """What multiplies each tensor's direction beside its rate: the schedule, kept while no ``lr`` changes."""
+        lrs = [group["lr"] for group in self.param_groups]
+        if torch.compiler.is_compiling() or any(isinstance(lr, Tensor) for lr in lrs):
+            return self._schedule()
+        given = (self._reference_lr, *lrs, *(group.get("starting_lr") for group in self.param_groups))
+        known: tuple[object, Tensor] = self._plans.get("schedule", (None, self._one))
+        if known[0] != given:
+            known = self._plans["schedule"] = given, self._schedule()
+        return known[1]
 
     def _schedule(self) -> Tensor:
         """``η_t``: the present ``lr`` of each tensor's group over the reference."""
