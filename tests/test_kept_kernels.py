@@ -15,6 +15,7 @@ import multirate
 from multirate import numba_compiler
 from multirate.cache_folder import cache_folder
 from multirate.kernels import compiled
+from multirate.replay import interpreter
 
 numba = pytest.importorskip("numba")
 platformdirs = pytest.importorskip("platformdirs")
@@ -73,6 +74,7 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[int, t
     def run() -> tuple[int, torch.Tensor]:
         compiles.clear()
         compiled._known.clear()
+        interpreter.machine.cache_clear()
         numba_compiler.compiled.cache_clear()
         parameter = torch.nn.Parameter(torch.linspace(-1.0, 1.0, 20))
         optimizer = multirate.AdamHD([parameter], 1e-2, hyper_lr=1e-4)
@@ -83,6 +85,7 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[int, t
 
     yield run
     compiled._known.clear()
+    interpreter.machine.cache_clear()
     numba_compiler.compiled.cache_clear()
 
 
@@ -137,17 +140,16 @@ def test_damaged_files_are_made_again(
 def test_what_is_compiled_otherwise_has_another_name(
     module: str, name: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = numba_compiler._key("text", "float32")
+    before = numba_compiler._key("text", "float32", False)
     place = numba.config if module == "numba.config" else pytest.importorskip(module)
     monkeypatch.setattr(place, name, value)
-    assert numba_compiler._key("text", "float32") != before
+    assert numba_compiler._key("text", "float32", False) != before
     monkeypatch.undo()
-    keys = [numba_compiler._key(*what) for what in (("text", "float32"), ("text", "float64"), ("other", "float32"))]
-    assert keys[0] == before
-    assert len(set(keys)) == 3
+    others = (("text", "float64", False), ("other", "float32", False), ("text", "float32", True))
+    assert len({before, *(numba_compiler._key(*what) for what in others)}) == 4
     codegen = type(numba.core.registry.cpu_target.target_context.codegen())
     monkeypatch.setattr(codegen, "magic_tuple", lambda self: ("another processor",))
-    assert numba_compiler._key("text", "float32") != before
+    assert numba_compiler._key("text", "float32", False) != before
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners of files here")

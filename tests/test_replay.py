@@ -70,8 +70,8 @@ def bits(result: Any) -> list[Any]:
 def interpreted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Replay by the compiled interpreter as far as it goes, or by calls of NumPy and torch alone."""
     if request.param == "called":
-        monkeypatch.setattr(interpreter, "available", lambda: False)
-    elif not interpreter.available():
+        monkeypatch.setattr(interpreter, "machine", lambda: None)
+    elif interpreter.machine() is None:
         pytest.skip("no Numba")
     return request.param == "interpreted"
 
@@ -95,6 +95,40 @@ def test_a_replay_gives_the_bits_that_torch_gives(name: str, dtype: torch.dtype,
         found = recorded.run(inputs)
         assert [t.dtype for t in tensors(found)] == [t.dtype for t in tensors(expected)]
         assert bits(found) == bits(expected)
+
+
+def test_what_is_recorded_of_all_numbers_is_asked_again(interpreted: bool) -> None:
+    bad, good = torch.tensor([float("nan"), 9.0, 1.0]), torch.tensor([1.0, 2.0, 3.0])
+    recorded = Replay(lambda a: (torch.isfinite(a).all(), a.ne(a).any(), a.amax(), a.amin(), a[0].amax()), [bad])
+    assert [value.item() for value in recorded.run([good])] == [True, False, 3.0, 1.0, 1.0]
+    assert [value.item() for value in recorded.run([bad])][:2] == [False, True]
+
+
+def test_floats_of_two_types_are_left_to_torch(interpreted: bool) -> None:
+    def mixed(vector: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        return vector * number, vector > number
+
+    inputs = [torch.full((5,), 0.1), torch.tensor(0.1, dtype=torch.float64)]
+    recorded = Replay(mixed, inputs)
+    assert bits(recorded.run(inputs)) == bits(mixed(*inputs))
+
+
+def test_powers_of_two_of_other_types(interpreted: bool) -> None:
+    for values in (torch.tensor([69_999], dtype=torch.int32), torch.tensor([0.1 + 0.7j])):
+        recorded = Replay(lambda a: a.pow(2.0), [values])
+        assert not recorded.complete or recorded.run([values]).tolist() == values.pow(2.0).tolist()
+
+
+def test_without_a_numba_that_compiles_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> int:
+        raise RuntimeError("cannot compile")
+
+    monkeypatch.setattr(interpreter, "compiled", fails)
+    interpreter.machine.cache_clear()
+    calls = Replay(lambda a: a + 1, [torch.zeros(2)])._calls
+    interpreter.machine.cache_clear()
+    assert calls is not None
+    assert [call.function for call in calls] == [np.add]
 
 
 def test_what_lasts_is_read_and_written_as_it_is_then(interpreted: bool) -> None:
@@ -124,15 +158,14 @@ def test_what_is_interpreted_is_one_call(name: str) -> None:
 
 
 def bits_of(numbers: np.ndarray[Any, Any]) -> list[int]:
-    """The bits of numbers of float32 one by one; those that are none are one, and so are the zeros."""
-    numbers = np.where(np.isnan(numbers), np.float32("nan"), np.where(numbers == 0, np.float32(0.0), numbers))
-    return numbers.astype(np.float32).view(np.uint32).tolist()
+    """The bits of numbers of float32 one by one; those that are none are one."""
+    return np.where(np.isnan(numbers), np.float32("nan"), numbers).astype(np.float32).view(np.uint32).tolist()
 
 
 def drawn(count: int, seed: int) -> np.ndarray[Any, Any]:
     """Numbers of float32 with any bits: of every magnitude down to the smallest, infinite ones and none."""
     found = np.random.default_rng(seed).integers(0, 1 << 32, count, dtype=np.uint32).view(np.float32).copy()
-    found[:4] = 0.0, -0.0, np.inf, np.nan
+    found[: 1 << 6] = np.random.default_rng(seed).choice([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0], 1 << 6)
     return found
 
 
@@ -148,8 +181,11 @@ def test_every_operation_is_rounded_as_numpy_rounds_it(function: np.ufunc) -> No
         assert bits_of(found) == bits_of(expected)
 
 
-def run(rows: Sequence[Row] | None) -> None:
+def run(rows: Sequence[Row] | None, *changed: np.ndarray[Any, Any]) -> None:
+    """Do what rows say after what they read has changed: nothing of the time when they were made may stay."""
     assert rows is not None
+    for values in changed:
+        values[...] = values[..., ::-1].copy() + 1.0
     Table(rows)()
 
 
@@ -160,18 +196,22 @@ def test_places_and_extremes_of_every_axis() -> None:
     for axis in (0, 1, 2, -1):
         index = generator.integers(0, values.shape[axis], 5)
         out = np.empty_like(np.take(values, index, axis))
-        run(interpreter.take(out, values, index, axis))
+        run(interpreter.take(out, values, index, axis), values)
         assert out.tolist() == np.take(values, index, axis).tolist()
         source, added = generator.normal(size=out.shape).astype(np.float32), np.empty_like(values)
-        run(interpreter.add_at(added, values, axis, index, source))
+        run(interpreter.add_at(added, values, axis, index, source), values, source)
         there = torch.from_numpy(values).index_add(axis, torch.from_numpy(index), torch.from_numpy(source))
         assert added.tolist() == there.tolist()
     for axes in (None, (0,), (1,), (-1,), (0, 2), (0, 1, 2)):
         for function in (np.maximum, np.minimum):
-            expected = function.reduce(values, axis=axes)
-            out = np.empty_like(expected)[...] if np.ndim(expected) else np.empty((), np.float32)
-            run(interpreter.reduction(function, out, values, axes))
-            assert out.tolist() == expected.tolist()
+            out = np.empty(np.shape(function.reduce(values, axis=axes)), np.float32)
+            run(interpreter.reduction(function, out, values, axes), values)
+            assert out.tolist() == function.reduce(values, axis=axes).tolist()
+    single, out = np.ones((), np.float32), np.empty((), np.float32)
+    rows = interpreter.reduction(np.maximum, out, single, None)
+    single[...] = 5.0
+    run(rows)
+    assert out == 5.0
 
 
 def test_what_cannot_be_interpreted_is_left_to_calls() -> None:
@@ -186,6 +226,7 @@ def test_what_cannot_be_interpreted_is_left_to_calls() -> None:
     assert interpreter.copy(floats[1:], floats[:-1]) is None
     assert interpreter.take(floats[:2], floats, np.array([1, 0]), 0) is None
     assert interpreter.masked(floats, 1.0, floats) is None
+    assert interpreter.add_at(np.empty((), np.float32), np.ones((), np.float32), 0, np.array([0]), floats[:1]) is None
     deep = np.ones((2, 2, 2, 2), np.float32)
     assert interpreter.copy(np.empty_like(deep), deep) is None
 
@@ -291,6 +332,53 @@ def test_replayed_steps_are_those_of_torch_to_the_bit(
     plain, expected = trained(setting, dtype)
     assert not plain._replays._known
     assert str(replayed) == str(expected)  # NaN is like itself
+
+
+@pytest.mark.parametrize("setting", ["Adam", "SGD", "AdamCAMHD", "AdamCAMHD, late", "SGDHD"])
+def test_a_step_that_is_skipped_may_be_the_one_that_is_recorded(setting: str, interpreted: bool) -> None:
+    name, options = SETTINGS.get(setting) or (setting, {})
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3)
+    optimizer = getattr(multirate, name)(model.named_parameters(), **options)
+    for t in range(12):
+        optimizer.zero_grad()
+        model(torch.randn(8, 5)).square().mean().backward()
+        if t in (1, 7):
+            model.weight.grad[0, 0] = float("nan")
+        if t > 5:
+            model.bias.grad = None  # other steps from here on, of which the second is recorded
+        optimizer.step()
+        if t == 7:
+            before = model.weight.detach().clone()
+    assert int(optimizer.skipped_steps) == 2
+    assert bool((model.weight != before).all())
+
+
+@pytest.mark.parametrize("setting", ["AdamW", "AdamCAMHD"])
+def test_the_kept_schedule_is_that_of_the_present_lr(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(keep: bool) -> list[Any]:
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        groups = [{"params": [model.weight], "lr": 1e-2}, {"params": [model.bias], "lr": 1e-3}]
+        optimizer = getattr(multirate, setting)(groups)
+        seen, state = [], optimizer.state_dict()
+        for t in range(14):
+            if t in (4, 9):
+                optimizer.param_groups[t % 2]["lr"] *= 0.1
+            if t == 6:
+                optimizer.load_state_dict(state)
+            if t == 11:
+                optimizer.param_groups[0]["lr"] = torch.tensor(3e-3)
+            if not keep:
+                optimizer._plans.pop("schedule", None)
+            optimizer.zero_grad()
+            model(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+            assert ("schedule" in optimizer._plans) == (t < 11 or keep)
+            seen.append([value.tolist() for value in (*model.parameters(), optimizer._memory["factor"])])
+        return seen
+
+    assert run(keep=True) == run(keep=False)
 
 
 def test_changed_options_are_not_replayed() -> None:

@@ -91,6 +91,7 @@ class Averaged(Placed):
     """
 
     adaptation: DistanceRates
+    _schedule_options = ("lr", "starting_lr")
 
     def __init__(
         self,

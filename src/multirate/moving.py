@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +47,9 @@ _SUMMED = ("table", "factor", "live", "finite")
 
 class Moving(Measuring):
     """How an optimizer moves its parameters."""
+
+    _schedule_options: ClassVar[tuple[str, ...]] = ("lr",)
+    """Options of a group that its schedule's factor depends on."""
 
     if TYPE_CHECKING:
         transition: Transition | None
@@ -132,10 +135,12 @@ class Moving(Measuring):
 
     def _factors(self) -> Tensor:
         """What multiplies each tensor's direction beside its rate: the schedule, kept while no ``lr`` changes."""
-        lrs = [group["lr"] for group in self.param_groups]
-        if torch.compiler.is_compiling() or any(isinstance(lr, Tensor) for lr in lrs):
+        numbers = [group[name] for group in self.param_groups for name in self._schedule_options]
+        # A graph of a GPU would go on reading what is kept after another has taken its place.
+        on_device = self._memory.device.type != "cpu"
+        if on_device or torch.compiler.is_compiling() or any(isinstance(number, Tensor) for number in numbers):
             return self._schedule()
-        given = (self._reference_lr, *lrs, *(group.get("starting_lr") for group in self.param_groups))
+        given = (self._reference_lr, *numbers)
         known: tuple[object, Tensor] = self._plans.get("schedule", (None, self._one))
         if known[0] != given:
             known = self._plans["schedule"] = given, self._schedule()

@@ -8,6 +8,7 @@ that can be written to, or where others may write too, every process compiles fo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import linecache
 import logging
@@ -22,7 +23,10 @@ import numpy as np
 
 from multirate.cache_folder import cache_folder
 
-__all__ = ["available", "compiled"]
+__all__ = ["FUNCTION", "available", "compiled"]
+
+FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+"""What is compiled: a function of C that takes one pointer."""
 
 _BLOCK = 1 << 12
 """Elements summed in the precision of the arithmetic; the sums of blocks are added in float64."""
@@ -59,7 +63,7 @@ def available() -> bool:
 
 @cache
 def compiled(text: str, dtype: str, exact: bool = False) -> int:
-    """Where the function ``entry(data)`` of a source is: of C, of one pointer, and without need of Python's lock.
+    """Where the function ``entry(data)`` of a source is: a :data:`FUNCTION` that needs no lock of Python's.
 
     Args:
         text: The source of functions, each after those it calls; ``entry`` is the last. They find the types of
@@ -79,7 +83,7 @@ def compiled(text: str, dtype: str, exact: bool = False) -> int:
     return address
 
 
-def _key(text: str, dtype: str, exact: bool = False) -> str:
+def _key(text: str, dtype: str, exact: bool) -> str:
     """Another one for whatever is compiled otherwise, or for another processor."""
     import llvmlite
     import numba

@@ -57,7 +57,8 @@ class Batch:
         cells_in_all: Number of those.
         plans: What kernels remember of the layout of an optimizer's parameters.
         addresses: What kernels remember, in this step, of where tensors lie.
-        layouts: What kernels remember of how the batch is laid out, as long as it is kept.
+        layouts: What kernels remember of the batch as long as it is kept: how it is laid out, what its options say,
+            what was compiled for it and what that is called with.
     """
 
     rule: Rule

@@ -1,9 +1,10 @@
-"""Arithmetic on a few numbers, recorded once and replayed by NumPy, which takes a third of torch's time for it.
+"""Arithmetic on a few numbers, recorded once and replayed without torch, in a small part of its time.
 
 Between the passes over a model's elements a step works on some numbers a tensor, a cell and a node. On a CPU torch
 takes microseconds for each such operation, however little there is to do, and a step has two hundred. So what torch
-does is written down in a step like all others, and later steps do the same on the same memory, bit for bit: what NumPy
-would round otherwise is left to torch. The formulas stay where they are.
+does is written down in a step like all others, and later steps do the same on the same memory, bit for bit: by a
+compiled interpreter, by NumPy what that cannot do, and by torch what both would round otherwise. The formulas stay
+where they are.
 """
 
 from __future__ import annotations

@@ -1,20 +1,22 @@
 """One compiled function that works through a table of operations on a few numbers each.
 
 A call of NumPy takes a quarter of a microsecond and more, however little there is to do; a row of the table takes a
-tenth of that. Every operation is rounded as NumPy rounds it: computed in float64, which holds the exact sum or product
-of two numbers of float32, or enough of their quotient and of a square root, and rounded once when it is stored.
+tenth of that. Every operation is rounded as NumPy rounds it: operations on float32 are computed in float64 and rounded
+again when they are stored, which for sums, products, quotients and square roots is as good as rounding once, since
+float64 has more than twice as many digits and two (53 bits, 24).
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from multirate.numba_compiler import available, compiled
+from multirate.numba_compiler import FUNCTION, available, compiled
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -36,8 +38,8 @@ _OPERATIONS: Mapping[np.ufunc, str] = {
     np.ceil: "ceil(a)",
     np.floor: "-ceil(-a)",
     # What is not a number stays so.
-    np.maximum: "a if a >= b or a != a else b",
-    np.minimum: "a if a <= b or a != a else b",
+    np.maximum: "a if a > b or a != a else b",
+    np.minimum: "a if a < b or a != a else b",
     np.equal: "1.0 if a == b else 0.0",
     np.not_equal: "1.0 if a != b else 0.0",
     np.less: "1.0 if a < b else 0.0",
@@ -76,6 +78,9 @@ def store(address, kind, value):
 def worked_out(code, a, b):
 {_BRANCHES}    return a
 
+def looked_up(address, count):
+    return max(0, min(carray(as_pointer(address), (1,), int64)[0], count - 1))
+
 def work(rows):
     for k in range(rows.shape[0]):
         row = rows[k]
@@ -90,19 +95,32 @@ def work(rows):
                         if load(b, row[16]) != 0.0:
                             store(out, row[6], load(a, row[11]))
                     elif code == {_TAKE}:
-                        place = a + carray(as_pointer(b), (1,), int64)[0] * row[1]
+                        place = a + looked_up(b, row[20]) * row[1]
                         store(out, row[6], load(place, row[11]))
                     elif code == {_ADD_AT}:
-                        place = out + carray(as_pointer(b), (1,), int64)[0] * row[1]
+                        place = out + looked_up(b, row[20]) * row[1]
                         store(place, row[6], load(place, row[6]) + load(a, row[11]))
                     else:
                         store(out, row[6], worked_out(code, load(a, row[11]), load(b, row[16])))
 
 def entry(data):
     a = carray(data, (2,), int64)
-    work(carray(as_pointer(a[0]), (a[1], 20), int64))
+    work(carray(as_pointer(a[0]), (a[1], 21), int64))
 """
-_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def machine() -> Callable[[int], None] | None:
+    """The compiled function, or ``None`` where there is no Numba that compiles."""
+    if not available():
+        return None
+    try:
+        return FUNCTION(compiled(_SOURCE, "float64", exact=True))
+    except Exception as error:  # NumPy can do it all
+        logger.info("Arithmetic on a few numbers is replayed by NumPy alone: %s", error)
+        return None
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,8 @@ class Row:
 
     Attributes:
         numbers: The operation, bytes from one place to the next where places are looked up, how often in each of three
-            dimensions; and of the result and two arguments the address, the type and the bytes from one to the next.
+            dimensions; of the result and two arguments the address, the type and the bytes from one to the next; and
+            how many places there are to be looked up.
         arrays: What it reads and writes, which has to stay where it is.
     """
 
@@ -131,7 +150,9 @@ class Table:
         self._numbers = np.array([row.numbers for row in rows], dtype=np.int64)
         self._data = np.array([self._numbers.ctypes.data, len(rows)], dtype=np.int64)
         self._where: int = self._data.ctypes.data
-        self._function = _FUNCTION(compiled(_SOURCE, "float64", exact=True))
+        function = machine()
+        assert function is not None
+        self._function = function
 
     def __call__(self) -> None:
         """Does them."""
@@ -168,7 +189,9 @@ def reduction(function: np.ufunc, out: Array, values: Array, axes: tuple[int, ..
     kept = tuple(axis for axis in every if axis not in over)
     if not values.size or out.size != np.prod([values.shape[axis] for axis in kept], dtype=int):
         return None
-    first = values[tuple(0 if axis in over else slice(None) for axis in every)]
+    if out.dtype not in (values.dtype, np.bool_):
+        return None
+    first = values[(*(0 if axis in over else slice(None) for axis in every), ...)]
     result = out.reshape(first.shape)
     if not np.shares_memory(result, out):
         return None
@@ -182,17 +205,19 @@ def take(out: Array, values: Array, index: Array, axis: int) -> list[Row] | None
     if not _are_places(index) or values.dtype != out.dtype or np.may_share_memory(out, values) or not values.size:
         return None
     places = _along(index, axis, out.shape)
-    return _row(_TAKE, out, _at_first(values, axis, out.shape), places, values.strides[axis])
+    begin = _at_first(values, axis, out.shape)
+    return _row(_TAKE, out, begin, places, values.strides[axis], values.shape[axis])
 
 
 def add_at(out: Array, values: Array, axis: int, index: Array, source: Array) -> list[Row] | None:
     """Rows for a copy of ``values`` with ``source`` added at some places of an axis; ``None`` when not here."""
     if not _are_places(index) or out.dtype not in _FLOATS or not out.dtype == values.dtype == source.dtype:
         return None
-    if np.may_share_memory(out, source) or not values.size:
+    if np.may_share_memory(out, source) or not values.size or not values.ndim:
         return None
     begin, places = copy(out, values), _along(index, axis, source.shape)
-    go_on = _row(_ADD_AT, _at_first(out, axis, source.shape), source, places, out.strides[axis])
+    first = _at_first(out, axis, source.shape)
+    go_on = _row(_ADD_AT, first, source, places, out.strides[axis], out.shape[axis])
     return None if begin is None or go_on is None else [*begin, *go_on]
 
 
@@ -216,16 +241,17 @@ def _is_truth(value: Any) -> bool:
 
 def _array(value: Any, kind: np.dtype[Any]) -> Array:
     """An array, or a number as one of a type."""
+    assert not isinstance(value, np.generic), "a number out of an array would stay what it is"
     return value if isinstance(value, np.ndarray) else np.asarray(value, dtype=kind)
 
 
-def _row(code: int, out: Array, first: Array, second: Array, scale: int = 0) -> list[Row] | None:
+def _row(code: int, out: Array, first: Array, second: Array, scale: int = 0, places: int = 0) -> list[Row] | None:
     """The row of an operation, or ``None`` for too many numbers, other types, and arguments that it would overwrite."""
     looks_up = code in (_TAKE, _ADD_AT)
     shape = second.shape if looks_up else out.shape
     kinds = [_KINDS.get(each.dtype) for each in (out, first)]
     kinds.append(0 if looks_up else _KINDS.get(second.dtype))
-    if not available() or None in kinds or np.prod(shape, dtype=int) > MOST:
+    if machine() is None or None in kinds or np.prod(shape, dtype=int) > MOST:
         return None
     try:
         operands = [np.broadcast_to(each, shape) for each in (out, first, second)]
@@ -242,7 +268,7 @@ def _row(code: int, out: Array, first: Array, second: Array, scale: int = 0) -> 
     for each, kind in zip(operands, kinds, strict=True):
         assert kind is not None
         numbers += [each.__array_interface__["data"][0], kind, *missing, *(each.strides[axis] for axis in dimensions)]
-    return [Row(tuple(numbers), tuple(operands))]
+    return [Row((*numbers, places), tuple(operands))]
 
 
 def _is_itself(one: Array, other: Array) -> bool:

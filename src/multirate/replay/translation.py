@@ -1,8 +1,8 @@
-"""What torch has done as calls of NumPy, where it gives the same bits, and of torch where not."""
+"""What torch has done as calls of NumPy and the interpreter, where they give the same bits, and of torch where not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -66,13 +66,11 @@ def translated(steps: Sequence[Step]) -> list[Call] | None:
         calls = _translated(steps)
     except _UnknownError:
         return None
-    runs = groupby(calls, key=lambda call: call.rows is not None)
-    return [call for interpreted, run in runs for call in (_one(run) if interpreted else run)]
-
-
-def _one(run: Iterable[Call]) -> list[Call]:
-    """Calls that follow one another, made by the interpreter."""
-    return [Call(Table([row for call in run for row in call.rows or ()]))]
+    joined: list[Call] = []
+    for interpreted, run in groupby(calls, key=lambda call: call.rows is not None):
+        several = [*run]
+        joined += [Call(Table([row for call in several for row in call.rows or ()]))] if interpreted else several
+    return joined
 
 
 def _translated(steps: Sequence[Step]) -> list[Call]:
@@ -104,11 +102,11 @@ def _calls(step: Step) -> list[Call]:
         raise _UnknownError(name)
     plain, out = name.removesuffix("_"), _array(result)
     if not step.kwargs:
-        if plain in _SAME and len(args) == _SAME[plain].nin:
+        if plain in _SAME and len(args) == _SAME[plain].nin and not _are_mixed(args):
             return [_elementwise(_SAME[plain], args, out)]
         if plain in _OVER_ALL:
             return [_reduction(plain, args, out)]
-        if plain == "pow" and not isinstance(args[1], Tensor) and args[1] == 2:  # what torch makes of a square
+        if plain == "pow" and _is_square(result, *args):
             return [_elementwise(np.square, args[:1], out)]
         if plain in _OTHERS:
             return _OTHERS[plain](out, *args)
@@ -117,6 +115,18 @@ def _calls(step: Step) -> list[Call]:
             return [Call(partial(getattr(torch, name), out=result), tuple(args), rows)]
     again = partial(step.operation, **step.kwargs)
     return [Call(again, tuple(args)) if step.writes else Call(_write, (result, again, *args))]
+
+
+def _are_mixed(args: Sequence[Any]) -> bool:
+    """Whether there are floats of two types: NumPy takes the wider one, torch that of what has dimensions."""
+    return len({arg.dtype for arg in args if isinstance(arg, Tensor) and arg.is_floating_point()}) > 1
+
+
+def _is_square(result: Tensor, values: Any, power: Any) -> bool:
+    """What torch makes of ``square``."""
+    if isinstance(power, Tensor) or power != 2 or not isinstance(values, Tensor):
+        return False
+    return result.dtype == values.dtype and result.is_floating_point()
 
 
 def _added_at(out: Array, values: Tensor, dim: int, index: Tensor, source: Tensor) -> Sequence[Row] | None:

@@ -60,7 +60,7 @@ class Kernel:
             batch: The tensors.
             arrays: Elementwise tensors by name, one for each tensor of the batch.
             columns: Numbers of each tensor by name.
-            numbers: Values of options by name; another mapping when they have changed.
+            numbers: Values of options by name, the same mapping as long as none has changed.
             cells: Numbers of each cell of the optimizer by name.
             whole: Sum over whole tensors, in the order of the batch, and not over cells.
             backwards: Begin where the last pass ended, which is still in the cache.
@@ -93,12 +93,12 @@ class _Call:
         program, tensors = kernel.program, len(batch.index)
         self.addresses = np.empty((tensors, len(kernel.arrays)), dtype=np.int64)
         self.table = np.empty((tensors, len(program.columns)))
-        self.given = np.empty((len(program.cells), plan.cells))
+        self.given = _scratch(batch, "given", len(program.cells), plan.cells)
         self._calls = np.zeros(len(program.calls) + 1)
         self._partial = np.empty((len(plan.items), len(program.sums)))
-        self._sums = np.empty((len(program.sums), plan.cells))
+        self._sums = _scratch(batch, "sums", len(program.sums), plan.cells)
         self._numbers: Mapping[str, float] | None = None
-        self._plan, self._apart = plan, len(np.unique(plan.cell_of_item)) == len(plan.items)
+        self._plan = plan
         # In this order the compiled function looks for them, see numba_source.
         used = (
             self.addresses,
@@ -131,12 +131,17 @@ class _Call:
         threads = max(1, min(torch.get_num_threads(), plan.elements // _WORTH_A_THREAD, len(plan.items)))
         together(function, self._where, threads)
         sums = self._sums.copy()
-        if self._apart:
+        if plan.apart:
             sums[:, plan.cell_of_item] += self._partial.T
         else:
             for k, row in enumerate(sums):
                 row += np.bincount(plan.cell_of_item, self._partial[:, k], plan.cells)
         return sums
+
+
+def _scratch(batch: Batch, what: str, rows: int, cells: int) -> np.ndarray[Any, Any]:
+    """Room for numbers of all cells, one for all batches of an optimizer: they are worked on one after the other."""
+    return once(batch.plans, ("scratch", what, rows, cells), lambda: np.empty((rows, cells)))
 
 
 def _addresses(batch: Batch, name: str, tensors: Sequence[Tensor]) -> np.ndarray[Any, Any]:
@@ -156,6 +161,7 @@ class _Plan:
         layout: For each tensor the sizes B, C, D of its runs and the first of its cells.
         items: For each item its tensor, its place a, a range of c and, in each run, a range of elements.
         cell_of_item: The first cell of each item.
+        apart: Whether no two items have the same first cell.
         cells: Number of sums of each kind.
         elements: Number of elements.
     """
@@ -163,6 +169,7 @@ class _Plan:
     layout: np.ndarray[Any, Any]
     items: np.ndarray[Any, Any]
     cell_of_item: np.ndarray[Any, Any]
+    apart: bool
     cells: int
     elements: int
 
@@ -192,4 +199,5 @@ def _planned(batch: Batch, whole: bool) -> _Plan:
     table = np.array(items, dtype=np.int64).reshape(-1, 6)
     first = where[table[:, 0], 3] + table[:, 1] * where[table[:, 0], 1] + table[:, 2]
     cells_in_all = len(batch.index) if whole else batch.cells_in_all
-    return _Plan(where, table, first, cells_in_all, sum(parameter.numel() for parameter in batch.parameters))
+    apart = len(np.unique(first)) == len(first)
+    return _Plan(where, table, first, apart, cells_in_all, sum(parameter.numel() for parameter in batch.parameters))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from math import exp, inf, isfinite, sqrt
+from types import MappingProxyType
 from typing import Any
 
 from multirate.kernels import reference
@@ -129,7 +130,7 @@ def options_of(batch: Batch) -> Options:
     known: Options | None = batch.layouts.get(_OPTIONS)
     if known is not None and known.given == given:
         return known
-    found = Options(given, _numbers(batch), _signature(batch))
+    found = Options(given, MappingProxyType(_numbers(batch)), _signature(batch))
     if is_constant(values):
         batch.layouts[_OPTIONS] = found
     return found

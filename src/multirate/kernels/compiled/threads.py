@@ -14,7 +14,7 @@ from functools import cache
 
 import torch
 
-_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+from multirate.numba_compiler import FUNCTION
 
 
 def together(function: int, argument: int, threads: int) -> None:
@@ -26,13 +26,13 @@ def together(function: int, argument: int, threads: int) -> None:
         threads: How many, this one included.
     """
     if threads == 1:
-        _FUNCTION(function)(argument)
+        FUNCTION(function)(argument)
         return
     parallel = _openmp(os.getpid())
     if parallel is not None:
         parallel(function, argument, threads, 0)
         return
-    call = _FUNCTION(function)
+    call = FUNCTION(function)
     others = [_pool(threads).submit(call, argument) for _ in range(1, threads)]
     call(argument)
     for other in others:
