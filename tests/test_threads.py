@@ -20,7 +20,7 @@ def calls() -> list[int]:
 
 def counting(calls: list[int]) -> tuple[ctypes._CFuncPtr, int]:
     """A function that notes its argument, and where it is."""
-    function = threads._FUNCTION(lambda argument: calls.append(argument or 0))
+    function = threads.FUNCTION(lambda argument: calls.append(argument or 0))
     address = ctypes.cast(function, ctypes.c_void_p).value
     assert address is not None
     return function, address
