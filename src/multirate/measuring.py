@@ -101,7 +101,8 @@ class Measuring:
         if formulas is not None:
             memory.lent = formulas.learned
             previous = self._present_coefficients(batches)
-            sums, _ = self._scaled(batches, previous, *self._table(batches, formulas.measure(previous)))
+            table, _ = self._table(batches, formulas.measure(previous))
+            sums, _ = self._scaled(self._scales(batches, previous), table, {})
             return partial(measurement, elements=formulas.products), [sums]
         early = self._early
         if early is not None and early.table is not None:
@@ -129,7 +130,8 @@ class Measuring:
         return [batch.kernel.measure(batch, own) for batch, own in zip(batches, previous, strict=True)]
 
     def _scaled_sums(self, batches: list[Batch], found: list[Measured]) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        return self._scaled(batches, self._present_coefficients(batches), *self._table(batches, found))
+        scales = self._scales(batches, self._present_coefficients(batches))
+        return self._scaled(scales, *self._table(batches, found))
 
     def _present_coefficients(self, batches: list[Batch], ahead: float = 0.0) -> list[dict[str, kernels.Picked]]:
         """The rule's coefficients at the step that has been counted, or some steps ahead, for each batch."""
@@ -157,20 +159,19 @@ class Measuring:
             tables.append(torch.cat(rows, dim=1))
         return sum(tables[1:], start=tables[0]), elements
 
-    def _scaled(
-        self,
-        batches: list[Batch],
-        previous: Sequence[Mapping[str, kernels.Picked]],
-        sums: Tensor,
-        elements: dict[int, list[Tensor]],
-    ) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        """What was measured with rebuilt directions, times the scale that rebuilding leaves out."""
-        memory, tree = self._memory, self._tree
-        scales = {
+    def _scales(self, batches: list[Batch], previous: Sequence[Mapping[str, kernels.Picked]]) -> dict[int, Tensor]:
+        """The scale that rebuilding directions leaves out, of all tensors of a group by the position of its first."""
+        return {
             batch.start: own["scale"].of_group
             for batch, own in zip(batches, previous, strict=True)
             if batch.reference_state is None and "scale" in own
         }
+
+    def _scaled(
+        self, scales: Mapping[int, Tensor], sums: Tensor, elements: dict[int, list[Tensor]]
+    ) -> tuple[Tensor, dict[int, list[Tensor]]]:
+        """What was measured with rebuilt directions, times the scale that rebuilding leaves out."""
+        memory, tree = self._memory, self._tree
         if not scales:
             return sums, elements
         scale = torch.ones_like(memory["step"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from multirate import kernels
 from multirate.adaptation import Transition
 from multirate.ghost import awake
-from multirate.kernels import Batch
+from multirate.kernels import Batch, Measured
 from multirate.levels import Values
 from multirate.levels.tree import Spread
 from multirate.measuring import Measuring, indices, where
@@ -80,28 +80,40 @@ class Moving(Measuring):
             before: What has been moved in the same step already.
         """
         memory, present = self._memory, self._present(batches)
-        factor = memory["factor"].clone() if present is None else memory["factor"] * present
-        previous_of = self._coefficients(memory["factor"])
-        previous = [previous_of(batch) for batch in batches]  # before the step is counted
-        finite = torch.isfinite(self._gradient_squares(batches)).all().to(memory.dtype)
-        live = finite * awake(self.param_groups, memory.device, memory.dtype)
-        rates = self.adaptation.combined(memory, self._reference_lr)
-        schedule = self._count(live, self._factors(), present, before) * live
-        rates_of, coefficients, moved = (
-            self._rates_of(rates, schedule),
-            self._coefficients(schedule),
-            self._columns(schedule.ne(0)),
-        )
+
+        def ready(squares: Tensor, factors: Tensor, alive: Tensor) -> tuple[Any, ...]:
+            factor = memory["factor"].clone() if present is None else memory["factor"] * present
+            previous = self._present_coefficients(batches)  # before the step is counted
+            finite = torch.isfinite(squares).all().to(memory.dtype)
+            live = finite * alive
+            rates = self.adaptation.combined(memory, self._reference_lr)
+            schedule = self._count(live, factors, present, before) * live
+            rates_of = self._rates_of(rates, schedule)
+            coefficients, moved = self._coefficients(schedule), self._columns(schedule.ne(0))
+            arguments = [(rates_of(b), coefficients(b), live.to(*where(b)), moved(b)) for b in batches]
+            return previous, arguments, factor * live, finite, live
+
+        alive = self._one * awake(self.param_groups, memory.device, memory.dtype)
+        squares = self._gradient_squares(batches)
+        previous, arguments, factor, finite, live = self._small("known", ready, squares, self._factors(), alive)
         self._seed(batches)
         found = [
-            kernels.measure_and_apply(
-                batch, own, rates_of(batch), coefficients(batch), live.to(*where(batch)), moved(batch)
-            )
-            for batch, own in zip(batches, previous, strict=True)
+            kernels.measure_and_apply(batch, earlier, *own)
+            for batch, earlier, own in zip(batches, previous, arguments, strict=True)
         ]
-        sums, elements = self._scaled(batches, previous, *self._table(batches, found))
-        factor = factor * live
-        return Moved(self._weighted(sums, factor), elements, factor, finite, live, indices(batches))
+        scales, index = self._scales(batches, previous), indices(batches)
+        tables = [each.table for each in found if each.table is not None and not each.elements]
+        if len(tables) < len(found):
+            sums, elements = self._scaled(scales, *self._table(batches, found))
+            return Moved(self._weighted(sums, factor), elements, factor, finite, live, index)
+
+        def table(factor: Tensor, *given: Tensor) -> Tensor:
+            own, by_group = given[: len(tables)], dict(zip(scales, given[len(tables) :], strict=True))
+            sums, _ = self._table(batches, [Measured([], [], each) for each in own])
+            return self._weighted(self._scaled(by_group, sums, {})[0], factor)
+
+        weighted = self._small("table", table, factor, *tables, *scales.values())
+        return Moved(weighted, {}, factor, finite, live, index)
 
     def _learn(self, moved: list[Moved]) -> None:
         """Moves rates by what was measured while parameters moved."""
