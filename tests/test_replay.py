@@ -355,7 +355,7 @@ def test_a_step_that_is_skipped_may_be_the_one_that_is_recorded(setting: str, in
 
 
 @pytest.mark.parametrize("setting", ["AdamW", "AdamCAMHD"])
-def test_the_kept_schedule_is_that_of_the_present_lr(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kept_schedule_is_that_of_the_present_lr(setting: str) -> None:
     def run(keep: bool) -> list[Any]:
         torch.manual_seed(0)
         model = nn.Linear(4, 3)

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import setitem
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from multirate.replay import interpreter
-from multirate.replay.interpreter import Row, Table
+from multirate.replay.interpreter import Array, Row, Table
 from multirate.replay.recorder import MADE, Step, memory_of
-
-Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
