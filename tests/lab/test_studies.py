@@ -68,6 +68,12 @@ def test_table_2_has_the_paper_s_cells():
     assert len(trials) == 3 * 4 * 10
 
 
+def test_the_readings_share_the_trials_of_table_2():
+    shared = {trial for trial in trials_of("table2", seeds=2) if trial.optimizer != "adam-hd"}
+    own = {trial for trial in trials_of("readings", seeds=2) if "reading=" not in trial.optimizer}
+    assert own == shared
+
+
 @pytest.mark.parametrize(
     ("name", "cells"), [*PUBLISHED.items(), ("weights", FINAL_UNIT_WEIGHT), ("baydin", BAYDIN_TEST_LOSS)]
 )

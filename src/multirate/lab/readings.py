@@ -12,6 +12,8 @@ from typing import Any
 from torch import nn
 
 READINGS = ("means", "sums", "scaled")
+DEFAULT_READING = "sums"
+"""What optimizers do that are told of none."""
 
 
 def apply_reading(

@@ -16,9 +16,8 @@ from multirate.lab.readings import READINGS
 from multirate.lab.reporting.claim_rows import ClaimRow
 from multirate.lab.results import TrialResult
 from multirate.lab.storage import Storage
-from multirate.lab.studies import figure2, tuned
+from multirate.lab.studies import figure2, readings, tuned
 from multirate.lab.studies.published import BAYDIN_TEST_LOSS, FINAL_UNIT_WEIGHT, PUBLISHED
-from multirate.lab.variants import Variant
 
 _FIRST_WEIGHT = 0.2
 
@@ -89,7 +88,7 @@ def _reading_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
     """Which reading of Eq. 35 leads to the figures of Table 2?"""
     for (task, optimizer), published in PUBLISHED["readings"].items():
         for reading in READINGS if optimizer != "adam" else ():
-            ours = _accuracies(results, task, str(Variant(optimizer, {"reading": reading})))
+            ours = _accuracies(results, task, readings.variant(optimizer, reading))
             found = compare_published(ours.values, published.mean, published.standard_error, published.count)
             mean = estimate(ours.values)
             yield ClaimRow(

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multirate.lab.readings import READINGS
+from multirate.lab.readings import DEFAULT_READING, READINGS
 from multirate.lab.results import Trial, TrialResult
 from multirate.lab.studies import table2
 from multirate.lab.studies.base import Request, Stage, Study, grid
 from multirate.lab.variants import Variant
 
+
+def variant(optimizer: str, reading: str) -> str:
+    """Return an optimizer at a reading; at the default it has its plain name, so that its trials are those of Table 2.
+
+    Args:
+        optimizer: Name in the table of optimizers.
+        reading: One of `READINGS`.
+    """
+    return str(Variant(optimizer, {} if reading == DEFAULT_READING else {"reading": reading}))
+
+
 OPTIMIZERS = (
     "adam",
-    *(
-        str(Variant(optimizer, {"reading": reading}))
-        for optimizer in ("adam-cam-hd", "adam-cam-hd-3")
-        for reading in READINGS
-    ),
+    *(variant(optimizer, reading) for optimizer in ("adam-cam-hd", "adam-cam-hd-3") for reading in READINGS),
 )
 
 
