@@ -1,15 +1,20 @@
 """The command itself: starting it, listing, and what it says without its dependencies."""
 
+import dataclasses
 import importlib
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+import torch
 from torch import nn
 
+from multirate.lab import listing
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.optimizers.entry import HOW_NOT_WHAT, OptimizerEntry
+from multirate.lab.registry import Registry
 from multirate.lab.schedules import SCHEDULES
 from multirate.lab.studies.table import STUDIES
 from multirate.lab.tasks import TASKS
@@ -107,6 +112,54 @@ def test_a_wrapper_names_the_package_that_it_wraps(name):
         assert entry.constructor in entry.source
         wrapped, _, attribute = entry.wraps.partition(":")
         assert hasattr(importlib.import_module(wrapped), attribute)
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_the_list_gives_source_defaults_and_citation_of_a_schedule(name, blocks):
+    entry, block = SCHEDULES[name], blocks[name]
+    assert f"source {entry.source} defaults" in block
+    assert entry.citation in block
+    for option, value in entry.settings.items():
+        assert f" {option}={setting_text(value)} " in block
+    for place in re.findall(r"[\w.]+:\w+", entry.source):
+        module, _, attribute = place.partition(":")
+        assert hasattr(importlib.import_module(module), attribute)
+
+
+OTHER_SETTINGS = {
+    "time": {"k": 3},
+    "step": {"after": 0.5, "factor": 0.2},
+    "exponential": {"end": 0.0625},
+    "warmup-cosine": {"warmup": 0.5},
+    "restarts": {"cycles": 2, "growth": 3},
+}
+RATES_THEN = {
+    "time": [1, 4 / 7, 2 / 5, 4 / 13, 1 / 4],
+    "step": [1, 1, 0.2, 0.2, 0.2],
+    "exponential": [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16],
+    "warmup-cosine": [1 / 3, 2 / 3, 1, 1 / 2, 0],
+    "restarts": [1, 1, 3 / 4, 1 / 4, 1],
+}
+"""Over the initial one, before each of four steps, and after the last."""
+
+
+def test_a_schedule_is_built_from_the_figures_that_are_listed(invoke, monkeypatch):
+    assert {name for name, entry in SCHEDULES.items() if entry.settings} == set(OTHER_SETTINGS)
+    for name, settings in OTHER_SETTINGS.items():
+        assert SCHEDULES[name].settings.keys() == settings.keys()
+        entry = dataclasses.replace(SCHEDULES[name], settings=settings)
+        monkeypatch.setattr(listing, "SCHEDULES", Registry("schedule", [entry]))
+        text = " ".join(f"{option}={value}" for option, value in settings.items())
+        assert f"defaults {text} citation" in in_one_line(invoke("list", name).output)
+        (record,) = json.loads(invoke("list", name, "--json").output)["schedules"]
+        assert (record["source"], record["defaults"]) == (entry.source, settings)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule, rates = entry.attach(optimizer, 4), [optimizer.param_groups[0]["lr"]]
+        for _ in range(4):
+            optimizer.step()
+            schedule.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+        assert rates == pytest.approx(RATES_THEN[name])
 
 
 def test_the_list_as_json_is_what_the_tables_have(invoke):

@@ -59,9 +59,18 @@ def rows(out):
     return {row["optimizer"]: row for row in map(json.loads, lines)}
 
 
-def curves(out, optimizer):
+def under_way(out):
+    """The checkpoints of trials that have no row yet."""
+    return set(checkpoints(out)) - {checkpoint_path(out / "checkpoints", row.trial) for row in Storage(out).results()}
+
+
+def curves_path(out, optimizer):
     [path] = (out / "trials").glob(f"*--{optimizer.replace(':', '_')}--0.json")
-    found = json.loads(path.read_text())
+    return path
+
+
+def curves(out, optimizer):
+    found = json.loads(curves_path(out, optimizer).read_text())
     del found["epoch_seconds"]
     return found
 
@@ -115,7 +124,6 @@ def test_killed_again_and_again_it_gives_what_it_would_have_given(tmp_path, undi
             assert kept is not None, "a checkpoint is half-written"
             assert kept["state"].steps >= steps.get(path, 0), "an older checkpoint came back"
             steps[path] = kept["state"].steps
-    finished_before = rows(tmp_path)
     finish(start(tmp_path))
     finished, expected = rows(tmp_path), rows(undisturbed)
     assert steps, "no attempt was caught in the middle of a trial"
@@ -124,7 +132,30 @@ def test_killed_again_and_again_it_gives_what_it_would_have_given(tmp_path, undi
         assert row["test_loss"] == expected[optimizer]["test_loss"]
         assert row["steps"] == expected[optimizer]["steps"] == EPOCHS * 45
         assert curves(tmp_path, optimizer) == curves(undisturbed, optimizer)
-        assert finished_before.get(optimizer, row) == row, "a finished result was run again"
+    assert not checkpoints(tmp_path)
+
+
+def test_a_kill_after_the_first_result_keeps_it_and_its_trial_is_not_run_again(tmp_path, undisturbed):
+    # Three trials in two processes: the last begins only when another has ended.
+    more = ("--optimizers", "adam-cam-hd-3")
+    process = start(tmp_path, *more)
+    wait_for(lambda: rows(tmp_path) and under_way(tmp_path), process, seconds=300)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = rows(tmp_path)
+    assert 1 <= len(kept) < 3, "nothing was left to run"
+    lines = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()[: len(kept)]
+    written = {path: path.stat().st_mtime_ns for path in (curves_path(tmp_path, optimizer) for optimizer in kept)}
+
+    output = finish(start(tmp_path, *more))
+    assert f"{len(kept)} finished trial" in output
+    after = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert after[: len(lines)] == lines, "a finished result was lost or changed"
+    assert len(after) == len(rows(tmp_path)) == 3, "a finished trial was run again"
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    for optimizer, row in rows(undisturbed).items():
+        assert rows(tmp_path)[optimizer]["test_loss"] == row["test_loss"]
+        assert curves(tmp_path, optimizer) == curves(undisturbed, optimizer)
     assert not checkpoints(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """The networks: sizes known from elsewhere, forward passes written out, and what a language model must not see."""
 
+import inspect
 import math
 
 import pytest
@@ -12,10 +13,38 @@ from multirate.lab.models.lenet import LeNet5
 from multirate.lab.models.lstm import LSTMLanguageModel
 from multirate.lab.models.resnet import BasicBlock, ResNet, ResNet18, ResNet34
 from multirate.lab.models.transformer import Transformer
+from multirate.lab.tasks import TASKS
 
 
 def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def model_of(make_problem):
+    """Return what makes a task's model: to make its problem would take its data."""
+    kept = inspect.getclosurevars(make_problem).nonlocals
+    return kept["model"] if "model" in kept else model_of(kept["make"])
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "parameters"),
+    [
+        ("mnist/ffnn-100-100", (), 89_610),
+        ("mnist/ffnn-100-100-100", (), 99_710),
+        ("mnist/ffnn-1000-100", (), 886_110),
+        ("mnist/ffnn-1000-1000", (), 1_796_010),
+        ("mnist/mlp", (), 1_796_010),
+        ("mnist/logistic", (), 7_850),
+        ("mnist/lenet", (), 61_706),
+        ("cifar10/lenet", (), 62_006),
+        ("cifar10/resnet18", (), 11_173_962),
+        ("cifar10/resnet34", (), 21_282_122),
+        ("shakespeare/lstm", (65,), 148_801),
+    ],
+)
+def test_the_tasks_train_models_of_the_known_sizes(task, arguments, parameters):
+    with torch.device("meta"):
+        assert count(model_of(TASKS[task].problem)(*arguments)) == parameters
 
 
 @pytest.mark.parametrize(("channels", "size", "parameters"), [(1, 28, 61_706), (3, 32, 62_006)])
@@ -224,6 +253,14 @@ def test_the_lstm_has_the_size_of_the_formula(layers):
     recurrent = 4 * (2 * width * width + 2 * width)
     expected = vocabulary * width + layers * recurrent + width * vocabulary + vocabulary
     assert count(LSTMLanguageModel(vocabulary, width, layers)) == expected
+
+
+@pytest.mark.parametrize(("width", "parameters"), [(650, 19_775_200), (1500, 66_022_000)])
+def test_the_lstm_has_the_sizes_of_zaremba_s(width, parameters):
+    with torch.device("meta"):
+        model = LSTMLanguageModel(vocabulary=10_000, width=width, layers=2)
+    # torch gives the four gates of a layer a second bias.
+    assert count(model) == parameters + 2 * 4 * width
 
 
 def test_the_lstm_computes_what_it_should():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from multirate.lab.studies.table import STUDIES
 from multirate.lab.tasks import TASKS
 from multirate.lab.trial import trial_settings
 from multirate.lab.variants import Variant
+
+needs_data = pytest.mark.skipif(not os.environ.get("MULTIRATE_DATA"), reason="MULTIRATE_DATA is not set")
 
 
 def trials_of(name, **request):
@@ -347,3 +350,41 @@ def test_only_the_last_stage_is_told_beside_the_paper(invoke, tmp_path, monkeypa
     assert done.output.count("Beside the paper") == 1
     assert json.loads((tmp_path / "folds" / "experiment.json").read_text())["study"] is None
     assert json.loads((tmp_path / "experiment.json").read_text())["study"] == "table3"
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        pytest.param(
+            ("--data", "digits"),
+            {"digits/ffnn-100-100": 45, "digits/ffnn-1000-100": 23, "digits/ffnn-1000-1000": 12},
+            id="digits",
+        ),
+        pytest.param(("--task", "mnist/ffnn-100-100"), {"mnist/ffnn-100-100": 1875}, marks=needs_data, id="mnist"),
+    ],
+)
+def test_table_2_is_run_from_the_command_line_to_its_report(invoke, tmp_path, words, steps):
+    done = invoke("reproduce", "table2", *words, "--seeds", 2, "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    optimizers = ["adam", "adam-hd", "adam-cam-hd", "adam-cam-hd-3"]
+    trials = [Trial(task, name, seed, 1) for seed in (0, 1) for task in steps for name in optimizers]
+    storage = Storage(tmp_path)
+    results = storage.results()
+    assert [result.trial for result in results] == trials
+    for result in results:
+        assert not result.diverged
+        assert result.steps == steps[result.task]
+        assert storage.curves(result.trial)["epoch"] == [0, 1]
+        assert json.loads(json.dumps(trial_settings(result.trial))) == result.settings
+    tables = (tmp_path / "tables.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    for task in steps:
+        table = tables.partition(f"## {task}\n")[2].partition("###")[0]
+        rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
+        assert [(row[0], row[3]) for row in rows] == [(f"| `{name}`", "2") for name in optimizers]
+        section = page.partition(f"<h2>{task}</h2>")[2].partition("<h2>")[0]
+        assert all(f'<td class="name">{name}</td>' in section for name in optimizers)
+        assert (tmp_path / f"{task.replace('/', '-')}-learning.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{len(trials)} trials" in page
+    # The paper's figures are of MNIST.
+    assert ("Beside the paper" in tables) == ("mnist/ffnn-100-100" in steps)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import time
 
 import pytest
@@ -145,6 +146,28 @@ def test_a_schedule_reaches_its_end_with_the_run(schedule, last):
     rates = outcome.curves["layer_rates"]["output"]
     assert rates[0] == pytest.approx(0.01)
     assert rates[-1] == pytest.approx(0.01 * last, abs=1e-5)
+
+
+def rates_under(schedule):
+    """The rate before each of 90 steps, and after the last."""
+    return run_trial(Trial("digits/ffnn", f"adam:lr=0.01+{schedule}", seed=0, epochs=2)).curves["layer_rates"]["output"]
+
+
+def falling(steps):
+    return [0.005 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
+
+
+def test_each_of_three_cycles_starts_at_the_full_rate_and_is_a_cosine_twice_as_long_as_the_last():
+    rates = rates_under("restarts")
+    assert [step for step in range(1, 91) if rates[step] > rates[step - 1]] == [13, 39]
+    assert [rates[start] for start in (0, 13, 39)] == [0.01] * 3
+    assert rates == pytest.approx([*falling(13), *falling(26), *falling(52)], rel=1e-5)
+
+
+def test_a_warm_up_is_linear_for_a_twentieth_and_a_cosine_to_zero_follows():
+    rates = rates_under("warmup-cosine")
+    assert rates[:5] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01], rel=1e-5)
+    assert rates[4:] == pytest.approx([*falling(86), 0.0], rel=1e-5)
 
 
 def test_processor_time_shows_that_other_work_held_the_machine(monkeypatch):

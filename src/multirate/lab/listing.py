@@ -61,7 +61,10 @@ def _record(entry: Entry) -> dict[str, Any]:
     if isinstance(entry, Task):
         settings = {name: _values(each) for name, each in entry.settings.items()}
         return {**record, "epochs": entry.epochs, "batch_size": entry.batch_size, "settings": settings}
-    return {**record, "citation": entry.citation}
+    record["citation"] = entry.citation
+    if isinstance(entry, ScheduleEntry):
+        return {**record, "source": entry.source, "defaults": _values(entry.settings)}
+    return record
 
 
 def _optimizer_record(entry: OptimizerEntry) -> dict[str, Any]:
@@ -111,8 +114,11 @@ def _block(entry: Entry) -> RenderableType:
     elif isinstance(entry, Task):
         facts += [("length", f"{entry.epochs} epochs, {entry.batch_size} examples a step")]
         facts += [(name, _options_text(settings)) for name, settings in entry.settings.items()]
-    elif entry.citation:
-        facts += [("citation", entry.citation)]
+    else:
+        if isinstance(entry, ScheduleEntry):
+            facts += [("source", entry.source), ("defaults", _options_text(entry.settings) or "none")]
+        if entry.citation:
+            facts += [("citation", entry.citation)]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from multirate.lab.environment import hardware, revision, versions
 from multirate.lab.storage import write_whole
 
@@ -28,11 +30,11 @@ def markdown_table(rows: Sequence[Mapping[str, str]], text_columns: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def origin_text(command: str, details: str = "") -> str:
+def origin_text(command: str, device: torch.device, details: str = "") -> str:
     """Return where and how something was measured, as lines of Markdown."""
     code = f", revision {revision()}" if revision() else ""
     known = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return f"{hardware()}; {details}{known}{code}\n\n    {command}\n"
+    return f"{hardware(device)}; {details}{known}{code}\n\n    {command}\n"
 
 
 def write_measurement(
@@ -42,6 +44,7 @@ def write_measurement(
     title: str,
     text: str,
     command: str,
+    device: torch.device,
     details: Mapping[str, Any],
     timings: Sequence[Any],
     table: str,
@@ -54,6 +57,7 @@ def write_measurement(
         title: Heading.
         text: How it was measured.
         command: The command that measures it again.
+        device: What was computed on.
         details: What else belongs to the raw figures, such as threads.
         timings: Dataclasses.
         table: From `markdown_table`.
@@ -61,10 +65,16 @@ def write_measurement(
     Returns:
         The paths of the two files.
     """
-    origin = {"command": command, "hardware": hardware(), "versions": versions(), "revision": revision(), **details}
+    origin = {
+        "command": command,
+        "hardware": hardware(device),
+        "versions": versions(),
+        "revision": revision(),
+        **details,
+    }
     measured = [dataclasses.asdict(timing) for timing in timings]
     told = "".join(f"{value} {name}; " for name, value in details.items())
     paths = folder / f"{stem}.json", folder / f"{stem}.md"
     write_whole(paths[0], json.dumps({**origin, "timings": measured}, indent=1) + "\n")
-    write_whole(paths[1], f"# {title}\n\n{text}\n\n{origin_text(command, told)}\n{table}")
+    write_whole(paths[1], f"# {title}\n\n{text}\n\n{origin_text(command, device, told)}\n{table}")
     return paths

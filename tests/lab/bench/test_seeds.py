@@ -11,7 +11,9 @@ from torch import nn
 from multirate.lab.bench import learners as lab_learners
 from multirate.lab.bench.learners import Batched, Learner, Successive
 from multirate.lab.bench.seeds import Processes, SeedsTiming, measure_seeds, rows
+from multirate.lab.commands import seeds as commands_seeds
 from multirate.lab.commands.seeds import seeds as command
+from multirate.lab.data import images
 from multirate.lab.optimizers.entry import OptimizerEntry
 from multirate.lab.registry import Registry
 from multirate.lab.results import Trial
@@ -38,7 +40,7 @@ def timing(**fields):
         **{
             "task": TASK, "optimizer": "adam", "seeds": 10, "steps": 100, "optimizers": 1, "one": (1.0, 2.0, 4.0),
             "successive": (10.0, 22.0, 36.0), "batched": (3.0, 4.0, 16.0), "processes": (5.5, 12.0, 20.0),
-            "jobs": 2, "difference": 1e-6, "cores": 4, **fields,
+            "jobs": 2, "difference": 1e-6, "cores": 4, "device": "cpu", **fields,
         }
     )  # fmt: skip
 
@@ -102,6 +104,7 @@ def test_a_cost_is_the_median_of_ratios_within_a_round():
     assert row == {
         "task": TASK,
         "optimizer": "adam",
+        "device": "cpu",
         "seeds": "10",
         "one seed, ms a step": "20.00",
         "one after another": "10.0",
@@ -141,5 +144,74 @@ def test_the_command_writes_its_table_and_how_to_make_it_again(tmp_path):
     assert {"hardware", "versions", "revision"} < kept.keys()
     assert [each["optimizer"] for each in kept["timings"]] == ["adam"]
     table = (out / "seeds.md").read_text()
-    assert "| task | optimizer | seeds | one seed, ms a step | one after another | batched |" in table
+    assert "| task | optimizer | device | seeds | one seed, ms a step | one after another | batched |" in table
     assert table.splitlines()[-1] in done.output
+
+
+FEW = ("--seeds", "2", "--steps", "1", "--rounds", "1", "--jobs", "1")
+
+
+def test_a_device_is_named_and_must_be_there(invoke, tmp_path, monkeypatch):
+    done = invoke("seeds", "--optimizers", "adam", *FEW, "--device", "cpu", "--out", tmp_path / "cpu")
+    assert done.exit_code == 0, done.output
+    kept = json.loads((tmp_path / "cpu" / "seeds.json").read_text())
+    assert "--device" not in kept["command"]
+    assert [each["device"] for each in kept["timings"]] == ["cpu"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for name in ("cuda", "abacus"):
+        done = invoke("seeds", *FEW, "--device", name, "--out", tmp_path / name)
+        assert done.exit_code == 2
+        message = " ".join(done.output.replace("│", " ").split())
+        assert f"Invalid value for '--device': device '{name}' is not available here: choose auto or cpu" in message
+        assert not (tmp_path / name).exists()
+        with pytest.raises(ValueError, match=f"device '{name}' is not available here"):
+            measure_seeds(TASK, "adam", 2, 1, device=name)
+
+
+def test_the_device_reaches_everything_that_is_measured(invoke, tmp_path, monkeypatch):
+    """The device of the command, without a GPU."""
+    asked = []
+
+    def measure(task, optimizer, seeds, steps, **options):
+        asked.append(options["device"])
+        return timing(device=options["device"])
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Abacus {device.index}")
+    monkeypatch.setattr(commands_seeds, "measure_seeds", measure)
+    done = invoke("seeds", "--optimizers", "adam", *FEW, "--device", "cuda:1", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert asked == ["cuda:1"]
+    kept = json.loads((tmp_path / "seeds.json").read_text())
+    assert " --device cuda:1 --out " in kept["command"]
+    assert kept["hardware"].endswith("Abacus 1")
+    assert "| digits/ffnn | adam | cuda:1 | 10 |" in (tmp_path / "seeds.md").read_text()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_on_a_gpu_all_ways_train_there(optimizer):
+    learner = Learner(TASK, optimizer, 0, "cuda")
+    assert {parameter.device.type for parameter in learner.problem.model.parameters()} == {"cuda"}
+    measured = measure_seeds(TASK, optimizer, 2, 12, rounds=1, device="cuda")
+    assert measured.device == "cuda"
+    assert measured.difference < 1e-3
+
+
+def test_missing_data_are_told_in_a_sentence(invoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("MULTIRATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MULTIRATE_DATA", str(tmp_path / "nowhere"))
+    images.mnist.cache_clear()
+    words = ("seeds", "--task", "mnist/logistic", "--optimizers", "adam", *FEW, "--out", tmp_path / "out")
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert "--data-dir" in done.output
+    assert "nowhere" in done.output
+    # An option goes over the variable.
+    (tmp_path / "empty").mkdir()
+    done = invoke(*words, "--data-dir", tmp_path / "empty")
+    assert done.exit_code == 1
+    message = "".join(done.output.split())
+    assert "Error:mnist:" in message
+    assert f"{tmp_path}/empty/mnist/train.parquetismissing" in message
+    assert not (tmp_path / "out").exists()

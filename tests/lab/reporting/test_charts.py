@@ -70,7 +70,7 @@ def test_the_rates_of_every_level_are_lines_too():
     gates = {f"lstm_l0 {gate}": [1e-3, rate] for gate, rate in (("input", 1e-2), ("forget", 1e-4), ("cell", 1e-3))}
     curves = {"rate_steps": [0, 1], "rates": {"global": {"all": [1e-3, 2e-3]}, "gate": gates, "layer": gates}}
     charts = by_key(curve_charts({"a": [curves]}, LOOKS))
-    assert list(charts) == ["rates-global", "rates-gate", "rates-map-gate"]
+    assert list(charts) == ["rates-global", "rates-gate", "rates-layer", "rates-map-gate", "rates-map-layer"]
     lines = {line.label: line.band.center for line in charts["rates-gate"].panels[0].lines}
     assert lines == {name: pytest.approx(rates) for name, rates in gates.items()}
     assert charts["rates-map-gate"].panels[0].heat.names == tuple(gates)

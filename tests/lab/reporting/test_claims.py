@@ -117,6 +117,25 @@ def test_ratios_are_tested_by_seed(keep, tmp_path):
     assert row.ours.endswith("(n 3)")
 
 
+def test_levels_and_the_default_are_held_against_every_tuned_baseline(tmp_path):
+    claims = [row.claim for row in judge_claims(tmp_path) if row.study == "tuned" and row.task == tuned.TASKS[0]]
+    assert len(set(claims)) == len(claims)
+    for better in ("levels: global and layer", "levels: global and unit", "multirate"):
+        others = {claim.partition("more accurate than ")[2] for claim in claims if f": {better} is " in claim}
+        assert others >= set(tuned.BASELINES)
+    assert {*tuned.BASELINES, "multirate"} == {name for name in tuned.METHODS if not name.startswith("levels")}
+
+
+def test_a_resnet_s_best_accuracy_of_the_first_epochs_is_held_against_the_paper_s(tmp_path, make_result):
+    storage = Storage(tmp_path / "table4")
+    for seed, early in enumerate((0.91, 0.912)):
+        curves = {"epoch": [0, 39, 40, 41], "test_accuracy": [0.1, early, 0.9, 0.99]}
+        storage.add(Outcome(make_result("adam-cam-hd", seed, 0.1, task="cifar10/resnet18"), curves))
+    row = find(judge_claims(tmp_path), "cifar10/resnet18: adam-cam-hd reaches 90 % by epoch 40")
+    assert row.ours == "91.10 ± 0.10 (n 2)"
+    assert row.difference == pytest.approx(1.1)
+
+
 def test_the_tuned_candidate_of_a_method_stands_for_it(keep, tmp_path):
     task = tuned.TASKS[0]
     candidates = {name: method.all_candidates() for name, method in tuned.METHODS.items()}
@@ -141,12 +160,15 @@ def test_the_table_goes_into_a_document_between_its_marks(keep, tmp_path, invoke
     assert text.startswith("before\n<!-- claims -->\n| " + " | ".join(HEADINGS) + " |\n")
     assert text.endswith("<!-- end of claims -->\nafter\n")
     assert "old" not in text
-    # One of nine claims has results on both sides.
+    # Two of nine claims have results on both sides.
     keep("table2", {("mnist/ffnn-100-100", "adam-cam-hd"): [0.02, 0.021]})
-    assert text.count("| table2 |") == 1
+    assert [line.endswith("| no results |") for line in text.splitlines() if line.startswith("| table2 |")] == [
+        True
+    ] * 9
     invoke("claims", tmp_path, "--into", document)
-    assert document.read_text().count("| table2 |") == 3
     text = document.read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| table2 |")]
+    assert [line.endswith("| no results |") for line in lines] == [False, False, *[True] * 7]
     document.write_text("no marks")
     refused = invoke("claims", tmp_path, "--into", document)
     assert refused.exit_code == 2
@@ -194,19 +216,17 @@ def test_diverged_seeds_are_counted_beside_the_others(keep, tmp_path, make_resul
     assert find(rows, "mixtures are more accurate than Adam").ours.endswith("(n 2; diverged 1)")
 
 
-def test_claims_without_results_are_one_line_a_study(keep, tmp_path):
-    cells = {("mnist/lenet", name): [0.02, 0.021] for name in ("adam-cam-hd", "adam")}
-    keep("table3", cells)
+def test_a_claim_without_results_shows_what_the_paper_has_and_those_of_ours_are_one_line(keep, tmp_path):
+    keep("table3", {("mnist/lenet", name): [0.02, 0.021] for name in ("adam-cam-hd", "adam")})
     rows = judge_claims(tmp_path)
-    lines = [line for line in claim_lines(rows) if line[0] == "table3"]
-    assert [line[1] for line in lines] == [
-        "mnist/lenet: adam-cam-hd is more accurate than adam",
-        "14 claims on mnist/lenet, cifar10/lenet, svhn/lenet",
-    ]
-    assert lines[1][2:] == ("–", "–", "–", "no results")
-    studies = [line[0] for line in claim_lines(rows)]
-    assert len(studies) == len({*studies}) + 1
+    lines = claim_lines(rows)
+    assert len([line for line in lines if line[0] == "table3"]) == 15
+    svhn = next(line for line in lines if line[1] == "svhn/lenet: adam-cam-hd is more accurate than adam")
+    assert svhn[2:] == ("87.58 against 86.82, p 0.083", "–", "–", "no results")
+    [own] = [line for line in lines if line[0] == "tuned"]
+    count = len([row for row in rows if row.study == "tuned"])
+    assert own[1:] == (f"{count} claims on {', '.join(tuned.TASKS)}", "not tested", "–", "–", "no results")
     text = markdown(rows).splitlines()
-    assert len(text) == len(studies) + 2
+    assert len(text) == len(lines) + 2
     assert {line.count("|") for line in text} == {len(HEADINGS) + 1}
     assert p_text(None) == "–"

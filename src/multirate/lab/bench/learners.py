@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from multirate.lab.machine import Machine
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.problems.base import Batch
 from multirate.lab.problems.classification import Classification
@@ -29,15 +30,16 @@ class Learner:
         task: Name of a classification task whose model has no buffers.
         optimizer: Name of an optimizer that asks for gradients alone.
         seed: The seed.
+        device: Where to train, as for `Machine`.
 
     Raises:
-        ValueError: If task or optimizer are not of this kind.
+        ValueError: If task or optimizer are not of this kind, or the device is not there.
     """
 
-    def __init__(self, task: str, optimizer: str, seed: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            problem = TASKS[task].problem(torch.device("cpu"), None)
+    def __init__(self, task: str, optimizer: str, seed: int, device: str = "cpu") -> None:
+        machine = Machine(device)
+        with machine.fork_random(seed):
+            problem = TASKS[task].problem(machine.torch_device(), None)
         if not isinstance(problem, Classification) or any(True for _ in problem.model.buffers()):
             raise ValueError(f"task {task!r} cannot be batched: choose a classification task without normalisation")
         self.problem = problem

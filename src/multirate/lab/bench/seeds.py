@@ -13,7 +13,6 @@ import os
 import random
 import statistics
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -27,8 +26,9 @@ import torch
 from torch import Tensor
 
 from multirate.lab.bench.learners import Batched, Learner, Successive, is_elementwise
-from multirate.lab.machine import keep_freed_memory
+from multirate.lab.machine import Machine, keep_freed_memory
 from multirate.lab.markdown import markdown_table, write_measurement
+from multirate.lab.run_state import Stopwatch
 from multirate.lab.runner import end_with_parent
 
 ROUNDS = 5
@@ -57,6 +57,7 @@ class SeedsTiming:
         jobs: How many processes.
         difference: Largest relative difference between a training loss of the two ways, over all seeds and steps.
         cores: Processor cores of the machine.
+        device: What was trained on.
     """
 
     task: str
@@ -71,6 +72,7 @@ class SeedsTiming:
     jobs: int
     difference: float
     cores: int
+    device: str
 
     def cost(self, seconds: Sequence[float]) -> float:
         """Return the median over the rounds of a time in units of the same round's time for one seed."""
@@ -85,6 +87,7 @@ def measure_seeds(
     *,
     rounds: int = ROUNDS,
     jobs: int = 2,
+    device: str = "cpu",
     on_round: Callable[[], None] = lambda: None,
 ) -> SeedsTiming:
     """Time one seed, and S seeds one after another, batched, and in processes, on one thread each.
@@ -95,23 +98,27 @@ def measure_seeds(
         seeds: Number of seeds S, at least 2.
         steps: Training steps of each seed.
         rounds: Rounds that count; a short one comes before them.
-        jobs: Processes, at most S of them.
+        jobs: Processes, at most S of them; on a GPU they share it.
+        device: Where to train, as for `Machine`.
         on_round: Called after every round that counts.
 
     Raises:
-        ValueError: If the task or the optimizer cannot be batched, or a number is too small.
+        ValueError: If the task or the optimizer cannot be batched, a number is too small or the device is not there.
     """
     for name, number, least in (("seeds", seeds, 2), ("steps", steps, 1), ("rounds", rounds, 1), ("jobs", jobs, 1)):
         if number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}")
+    machine = Machine(device)
+    device = str(machine.torch_device())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
-        # Made here first: what cannot be batched is told before any process is started.
-        Batched([Learner(task, optimizer, seed) for seed in range(seeds)])
-        with Processes(task, optimizer, seeds, min(jobs, seeds)) as processes:
-            return _measure(task, optimizer, seeds, steps, rounds, processes, on_round)
+        with machine.fork_random(0):
+            # Made here first: what cannot be batched is told before any process is started.
+            Batched([Learner(task, optimizer, seed, device) for seed in range(seeds)])
+            with Processes(task, optimizer, seeds, min(jobs, seeds), device) as processes:
+                return _measure(task, optimizer, seeds, steps, rounds, device, processes, on_round)
     finally:
         torch.set_num_threads(threads)
 
@@ -122,11 +129,12 @@ def _measure(
     seeds: int,
     steps: int,
     rounds: int,
+    device: str,
     processes: Processes,
     on_round: Callable[[], None],
 ) -> SeedsTiming:
     def learners(count: int) -> list[Learner]:
-        return [Learner(task, optimizer, seed) for seed in range(count)]
+        return [Learner(task, optimizer, seed, device) for seed in range(count)]
 
     # Learners are made before the clock is started: what is compared are steps.
     ways: dict[str, Way] = {
@@ -139,13 +147,14 @@ def _measure(
         way(WARM_UP_STEPS)()
     times: dict[str, list[float]] = {name: [] for name in ways}
     losses = {}
+    watch = Stopwatch(torch.device(device))
     chance = random.Random(0)
     for _ in range(rounds):
         for name in chance.sample(list(ways), len(ways)):
             train = ways[name](steps)
-            started = time.perf_counter()
+            watch.start()
             losses[name] = train()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(watch.stop()[0])
         on_round()
     difference = float(((losses["batched"] - losses["successive"]) / losses["successive"]).abs().max())
     seconds = {name: tuple(values) for name, values in times.items()}
@@ -159,6 +168,7 @@ def _measure(
         jobs=processes.jobs,
         difference=difference,
         cores=os.cpu_count() or 1,
+        device=device,
     )
 
 
@@ -172,10 +182,11 @@ class Processes:
         optimizer: As for `Learner`.
         seeds: Number of seeds.
         jobs: Number of processes.
+        device: As for `Learner`.
     """
 
-    def __init__(self, task: str, optimizer: str, seeds: int, jobs: int) -> None:
-        self._what, self._seeds, self.jobs = (task, optimizer), seeds, jobs
+    def __init__(self, task: str, optimizer: str, seeds: int, jobs: int, device: str = "cpu") -> None:
+        self._what, self._seeds, self.jobs = (task, optimizer, device), seeds, jobs
         context = multiprocessing.get_context("spawn")
         self._barrier = context.Barrier(jobs + 1)
         self._pool = ProcessPoolExecutor(jobs, context, initializer=_start_process, initargs=(self._barrier,))
@@ -219,11 +230,15 @@ def _start_process(barrier: Barrier) -> None:
     keep_freed_memory()
 
 
-def _train_share(task: str, optimizer: str, seeds: Sequence[int], steps: int) -> list[list[float]]:
-    learners = Successive([Learner(task, optimizer, seed) for seed in seeds])
-    for _ in ("all have made their learners", "the clock is started"):
-        _barrier.wait(START_SECONDS)
-    losses: list[list[float]] = learners.train(steps).tolist()
+def _train_share(task: str, optimizer: str, device: str, seeds: Sequence[int], steps: int) -> list[list[float]]:
+    machine = Machine(device)
+    with machine.fork_random(0):
+        learners = Successive([Learner(task, optimizer, seed, device) for seed in seeds])
+        if machine.torch_device().type == "cuda":
+            torch.cuda.synchronize()  # nothing of the preparation is left to the clock
+        for _ in ("all have made their learners", "the clock is started"):
+            _barrier.wait(START_SECONDS)
+        losses: list[list[float]] = learners.train(steps).tolist()
     return losses
 
 
@@ -236,6 +251,7 @@ def rows(timings: Sequence[SeedsTiming]) -> list[dict[str, str]]:
         {
             "task": timing.task,
             "optimizer": timing.optimizer,
+            "device": timing.device,
             "seeds": str(timing.seeds),
             "one seed, ms a step": f"{1e3 * statistics.median(timing.one) / timing.steps:.2f}",
             "one after another": f"{timing.cost(timing.successive):.1f}",
@@ -264,9 +280,11 @@ def write(folder: Path, timings: Sequence[SeedsTiming], *, command: str) -> tupl
         "stacked parameters, forward and backward by torch.func.vmap; one optimizer for all seeds where it works "
         "element by element, else one for each seed over views of its part. Processes share the seeds among them and "
         "train theirs one after another, as --jobs does; starting them, which an experiment does once, is left out. "
+        "On a GPU they share it, and the clock waits until it is done. "
         "The difference between batched and one after another is relative, the largest over all seeds and steps.",
         command=command,
+        device=torch.device(first.device),
         details={},
         timings=timings,
-        table=markdown_table(rows(timings), text_columns=2),
+        table=markdown_table(rows(timings), text_columns=3),
     )

@@ -22,9 +22,8 @@ from multirate.lab.bench.shapes import CASES, Shapes, elements, shrunk
 from multirate.lab.bench.steps import CaseRounds, groups_of, run_case, timings
 from multirate.lab.bench.training import WORKLOADS, run_training
 from multirate.lab.bench.writing import Speed, write
-from multirate.lab.commands.options import NamesOption, command_text
+from multirate.lab.commands.options import NamesOption, command_text, device_option
 from multirate.lab.commands.running import show_paths
-from multirate.lab.machine import Machine
 from multirate.lab.progress import progress_bar
 from multirate.lab.registry import Registry
 from multirate.lab.tables import open_console, text_table
@@ -58,7 +57,7 @@ PARTS: Registry[Part] = Registry(
 )  # fmt: skip
 @click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds that count.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: torch's own choice]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@device_option
 @click.option(
     "--parts", cls=NamesOption, registry=PARTS, default=[",".join(PARTS)], show_default=True, metavar="NAMES",
     help="What to do, separated by commas.",
@@ -76,7 +75,7 @@ def bench(
     out: Path,
     rounds: int,
     threads: int | None,
-    device: str,
+    device: torch.device,
     parts: list[str],
     cases: list[str],
     optimizers: list[str],
@@ -88,14 +87,10 @@ def bench(
     """
     started = time.perf_counter()
     console = open_console()
-    try:
-        place = Machine(device).torch_device()
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="'--device'") from error
     if threads is not None:
         torch.set_num_threads(threads)
     command = command_text(
-        "bench", "--rounds", str(rounds), "--threads", str(torch.get_num_threads()), "--device", str(place),
+        "bench", "--rounds", str(rounds), "--threads", str(torch.get_num_threads()), "--device", str(device),
         "--parts", ",".join(parts), "--cases", ",".join(cases), "--optimizers", ",".join(optimizers),
         *(["--quick"] if quick else []), "--out", out,
     )  # fmt: skip
@@ -108,7 +103,7 @@ def bench(
         raise click.ClickException("nothing is left to measure")
 
     # A name that is asked for twice is measured once, and in the order of the table.
-    compiled = compilations(candidates, place, apart=not quick) if "compiling" in parts else []
+    compiled = compilations(candidates, device, apart=not quick) if "compiling" in parts else []
     if compiled:
         console.print(text_table("Compiling", tables.compilation_rows(compiled), text_columns=1))
     failed = {each.name: each.error for each in compiled if each.error}
@@ -117,9 +112,9 @@ def bench(
     left_out |= failed
     candidates = [candidate for candidate in candidates if candidate.name not in failed]
 
-    measured = _steps(console, candidates, cases, rounds, place, quick) if "steps" in parts else []
+    measured = _steps(console, candidates, cases, rounds, device, quick) if "steps" in parts else []
     profiles = None
-    if "passes" in parts and place.type == "cpu":
+    if "passes" in parts and device.type == "cpu":
         shapes = _small(CASES[PASSES_CASE].make()) if quick else CASES[PASSES_CASE].make()
         with progress_bar(console, "passes", WARM_UPS + rounds) as on_round:
             profiles = run_passes(
@@ -130,18 +125,18 @@ def bench(
     if "growth" in parts:
         sizes = sum(len(sweep.quick if quick else sweep.sizes) for sweep in SWEEPS.values())
         with progress_bar(console, "growth", sizes) as on_size:
-            growth = run_growth(candidates, rounds=rounds, device=place, quick=quick, on_size=on_size)
+            growth = run_growth(candidates, rounds=rounds, device=device, quick=quick, on_size=on_size)
     if "training" in parts:
         with progress_bar(console, "training", len(WORKLOADS) * (WARM_UPS + rounds)) as on_round:
-            training = run_training(candidates, rounds=rounds, device=place, quick=quick, on_round=on_round)
+            training = run_training(candidates, rounds=rounds, device=device, quick=quick, on_round=on_round)
         if training:
             console.print(text_table("Training steps", tables.training_rows(training), text_columns=2))
     if measured or training:
-        reached = goals.rows(goals.run_of(place.type, measured, training))
+        reached = goals.rows(goals.run_of(device.type, measured, training))
         console.print(text_table("Goals, where they are furthest from being met", reached, text_columns=2))
     speed = Speed(
         command=command,
-        device=str(place),
+        device=str(device),
         threads=torch.get_num_threads(),
         rounds=rounds,
         quick=quick,

@@ -17,7 +17,7 @@ def list_(names: tuple[str, ...], as_json: bool) -> None:
     """List the tasks, the optimizers, the schedules and the studies, or those with a NAME.
 
     Of every optimizer: the source of its code, all its options with their defaults, what the protocols of tasks set
-    instead, and its citation.
+    instead, and its citation; of every schedule its source, defaults and citation.
     """
     try:
         found = named(names) if names else everything()

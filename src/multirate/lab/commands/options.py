@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import torch
 
 from multirate.lab.machine import Machine
 from multirate.lab.optimizers import OPTIMIZERS
@@ -120,6 +121,32 @@ class Resources:
         return words + self.machine.words()
 
 
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="MULTIRATE_DATA",
+    help="Folder of the data sets, NAME/train.parquet and NAME/test.parquet in it.  "
+    "[default: $MULTIRATE_DATA, or the hub]",
+)  # fmt: skip
+
+
+def use_data_folder(folder: Path | None) -> None:
+    """Put the folder that `--data-dir` names in force, here and in the processes that will be started."""
+    if folder is not None:
+        os.environ["MULTIRATE_DATA"] = str(folder.resolve())
+
+
+def _present_device(context: click.Context, option: click.Parameter, name: str) -> torch.device:
+    try:
+        return Machine(name).torch_device()
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
+device_option = click.option(
+    "--device", default="cpu", show_default=True, callback=_present_device, help="cpu, cuda, cuda:1, ..."
+)
+"""Where to measure, as a `torch.device` that is there."""
+
+
 _RESOURCE_OPTIONS = (
     click.option(
         "--jobs", type=click.IntRange(min=1), default=1, show_default=True,
@@ -149,11 +176,7 @@ _RESOURCE_OPTIONS = (
         help="Go on from checkpoints that other code or other versions of packages wrote; without it such a trial "
         "starts again.",
     ),
-    click.option(
-        "--data-dir", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="MULTIRATE_DATA",
-        help="Folder of the data sets, NAME/train.parquet and NAME/test.parquet in it.  "
-        "[default: $MULTIRATE_DATA, or the hub]",
-    ),
+    data_dir_option,
 )  # fmt: skip
 
 
@@ -166,10 +189,7 @@ def resource_options(function: Function) -> Function:
 
 def resources(options: dict[str, Any]) -> Resources:
     """Take the options of `resource_options` out of a command's, put the data folder in force and return the rest."""
-    data_dir: Path | None = options.pop("data_dir")
-    if data_dir is not None:
-        # Worker processes inherit the environment.
-        os.environ["MULTIRATE_DATA"] = str(data_dir.resolve())
+    use_data_folder(options.pop("data_dir"))
     machine = Machine(options.pop("device"), options.pop("bf16"), options.pop("channels_last"), options.pop("compile_"))
     workers = Workers(options.pop("jobs"), options.pop("ray"))
     try:

@@ -6,9 +6,18 @@ import os
 from pathlib import Path
 
 import click
+import torch
 
 from multirate.lab.bench.seeds import ROUNDS, measure_seeds, write
-from multirate.lab.commands.options import NamesOption, command_text, require_installed
+from multirate.lab.commands.options import (
+    NamesOption,
+    command_text,
+    data_dir_option,
+    device_option,
+    require_installed,
+    use_data_folder,
+)
+from multirate.lab.data.sources import DataError
 from multirate.lab.optimizers import OPTIMIZERS
 from multirate.lab.progress import progress_bar
 from multirate.lab.tables import open_console
@@ -34,25 +43,40 @@ from multirate.lab.tasks import TASKS
     show_default="one a core",
     help="Processes.",
 )
+@device_option
+@data_dir_option
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("results/seeds"),
     show_default=True, help="Folder for seeds.json and seeds.md.",
 )  # fmt: skip
-def seeds(tasks: list[str], optimizers: list[str], seeds: int, steps: int, rounds: int, jobs: int, out: Path) -> None:
+def seeds(
+    tasks: list[str],
+    optimizers: list[str],
+    seeds: int,
+    steps: int,
+    rounds: int,
+    jobs: int,
+    device: torch.device,
+    data_dir: Path | None,
+    out: Path,
+) -> None:
     """Time one seed, and several one after another, batched in one process, and in several processes."""
     require_installed(optimizers)
+    use_data_folder(data_dir)
     console = open_console()
     command = command_text(
         "seeds", "--task", ",".join(tasks), "--optimizers", ",".join(optimizers), "--seeds", str(seeds),
-        "--steps", str(steps), "--rounds", str(rounds), "--jobs", str(jobs), "--out", out,
+        "--steps", str(steps), "--rounds", str(rounds), "--jobs", str(jobs),
+        *(["--device", str(device)] if device.type != "cpu" else []), "--out", out,
     )  # fmt: skip
     pairs = [(task, optimizer) for task in tasks for optimizer in optimizers]
     try:
         with progress_bar(console, "rounds", rounds * len(pairs)) as on_round:
             timings = [
-                measure_seeds(*pair, seeds, steps, rounds=rounds, jobs=jobs, on_round=on_round) for pair in pairs
+                measure_seeds(*pair, seeds, steps, rounds=rounds, jobs=jobs, device=str(device), on_round=on_round)
+                for pair in pairs
             ]
-    except ValueError as error:
+    except (ValueError, DataError) as error:
         raise click.ClickException(str(error)) from error
     try:
         _, table = write(out, timings, command=command)

@@ -10,6 +10,8 @@ from multirate.lab.markdown import markdown_table
 
 LEVEL = 0.05
 NO_RESULTS = "no results"
+NOT_TESTED = "not tested"
+"""What the papers say of our own comparisons."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,16 @@ HEADINGS = ("study", "claim", "theirs", "ours", "p", "verdict")
 
 
 def claim_lines(rows: Sequence[ClaimRow]) -> list[tuple[str, ...]]:
-    """Return claims as lines of text below `HEADINGS`; those of a study without results are told in one."""
+    """Return claims as lines of text below `HEADINGS`; those of ours without results are told in one for a study."""
     lines: list[tuple[str, ...]] = []
     for study in dict.fromkeys(row.study for row in rows):
         own = [row for row in rows if row.study == study]
-        lines += [row.cells() for row in own if row.verdict != NO_RESULTS]
-        if missing := [row for row in own if row.verdict == NO_RESULTS]:
+        missing = [row for row in own if row.verdict == NO_RESULTS and row.theirs == NOT_TESTED]
+        lines += [row.cells() for row in own if row not in missing]
+        if missing:
             tasks = ", ".join(dict.fromkeys(row.task for row in missing))
             count = f"{len(missing)} claim{'s' if len(missing) > 1 else ''}"
-            lines.append((study, f"{count} on {tasks}", "–", "–", "–", NO_RESULTS))
+            lines.append((study, f"{count} on {tasks}", NOT_TESTED, "–", "–", NO_RESULTS))
     return lines
 
 

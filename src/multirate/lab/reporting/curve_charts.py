@@ -81,9 +81,9 @@ def rates_chart(runs: Runs) -> Chart:
 
 
 def level_charts(runs: Runs) -> list[Chart]:
-    """Return the rates that the nodes of every level learned over time, a chart for every level but that of layers."""
+    """Return the rates that the nodes of every level learned over time, a chart for every level."""
     charts = []
-    for level, key in _file_keys("rates", _other_levels(runs)).items():
+    for level, key in _file_keys("rates", _levels(runs, "rates")).items():
         some, panels = rate_panels(runs, ("rates", level), "nodes", one_scale=False)
         charts.append(
             Chart(
@@ -131,13 +131,8 @@ def _alone(panel: Panel) -> Panel:
     return replace(panel, log_y=False, y_range=(min(values) - margin, max(values) + margin))
 
 
-def _other_levels(runs: Runs) -> list[str]:
-    # What the level of layers learned shows in the rates applied to them already.
-    return [level for level in _levels(runs, "rates") if level != "layer"]
-
-
 def heat_charts(runs: Runs) -> list[Chart]:
-    """Return the rates of all nodes as maps: of the layers, and of every level recorded by its nodes."""
+    """Return the rates of all nodes as maps: those applied to the layers, and those that every level learned."""
     layers = _heat_panels(runs, ("layer_rates",))
     charts = [
         Chart(
@@ -157,7 +152,7 @@ def heat_charts(runs: Runs) -> list[Chart]:
             _heat_panels(runs, ("rates", level)),
             one_scale=True,
         )
-        for level, key in _file_keys("rates-map", _other_levels(runs)).items()
+        for level, key in _file_keys("rates-map", _levels(runs, "rates")).items()
     ]
     return [chart for chart in charts if chart.panels]
 

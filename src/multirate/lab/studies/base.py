@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from multirate.lab.data.images import SVHN
+from multirate.lab.data.sources import data_folder
 from multirate.lab.results import Trial, TrialResult
 from multirate.lab.tasks import TASKS
 
@@ -42,6 +44,17 @@ class Request:
                 f"there is no task {missing[0]!r}: name others of the study by --task, or leave out --data"
             )
         return list(dict.fromkeys(replaced))
+
+
+def tasks_at_hand(request: Request, tasks: Sequence[str]) -> list[str]:
+    """Return the tasks to run; SVHN only where asked for by name, or where the folder of the data sets has it.
+
+    Raises:
+        ValueError: As `Request.chosen` does.
+    """
+    folder = data_folder()
+    absent = request.tasks is None and folder is not None and not (folder / SVHN.name).is_dir()
+    return [task for task in request.chosen(tasks) if not (absent and task.startswith(f"{SVHN.name}/"))]
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,13 @@ import statistics
 from collections.abc import Sequence
 
 from multirate.lab.data.dataset import FOLDS
-from multirate.lab.data.images import SVHN
-from multirate.lab.data.sources import data_folder
 from multirate.lab.results import Trial, TrialResult
-from multirate.lab.studies.base import Request, Stage, Study
+from multirate.lab.studies.base import Request, Stage, Study, tasks_at_hand
 
 TASKS = ("mnist/lenet", "cifar10/lenet", "svhn/lenet")
 OPTIMIZERS = ("adam", "adam-hd", "adam-cam-hd", "adam-l4", "adabound", "radam")
 MOST_EPOCHS = 100
 PATIENCE = 3
-
-
-def _tasks(request: Request) -> list[str]:
-    chosen = request.chosen(TASKS)
-    folder = data_folder()
-    absent = request.tasks is None and folder is not None and not (folder / SVHN.name).is_dir()
-    return [task for task in chosen if not (absent and task.startswith("svhn/"))]
 
 
 def _folds(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:
@@ -33,7 +24,7 @@ def _folds(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:
     return [
         Trial(task, optimizer, fold, request.epochs or MOST_EPOCHS, fold, PATIENCE)
         for fold in range(FOLDS)
-        for task in _tasks(request)
+        for task in tasks_at_hand(request, TASKS)
         for optimizer in OPTIMIZERS
     ]
 
@@ -47,7 +38,7 @@ def _whole(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:
     return [
         Trial(task, optimizer, seed, max(1, round(statistics.fmean(best.get((task, optimizer), [1])))))
         for seed in range(request.seeds or 5)
-        for task in _tasks(request)
+        for task in tasks_at_hand(request, TASKS)
         for optimizer in OPTIMIZERS
     ]
 

@@ -106,6 +106,10 @@ METHODS: Mapping[str, Method] = {
 """All methods by name; levels get their hyper rates' tries on top of what the baselines get."""
 
 
+BASELINES = ("adam, tuned", "adamw, tuned", "sgdn, tuned", "schedule-free, tuned", "prodigy", "prodigy, cosine")
+"""The methods that do not learn rates as this library does."""
+
+
 def best(candidates: Sequence[str], results: Sequence[TrialResult]) -> str:
     """Return the candidate with the lowest loss; the first when none has one."""
     losses = _losses(results)
@@ -210,4 +214,11 @@ TUNED = Study(
         Stage("search", _rates_of_levels),
         Stage("", _final, _choices),
     ),
+    # Tuning chooses one of the two schedules; the name of the other stands for nothing.
+    baselines=[
+        str(Variant(method.optimizer, schedule=schedule))
+        for method in METHODS.values()
+        if method.name in BASELINES
+        for schedule in method.schedules
+    ],
 )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from multirate.lab.results import Trial, TrialResult
-from multirate.lab.studies.base import Request, Stage, Study, grid
+from multirate.lab.studies.base import Request, Stage, Study, grid, tasks_at_hand
 
-TASKS = ("mnist/lenet", "cifar10/lenet")
+TASKS = ("mnist/lenet", "cifar10/lenet", "svhn/lenet")
 OPTIMIZERS = ("sgdn-cam-hd", "adam-cam-hd")
 EPOCHS = 10
 
 
 def _trials(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:
-    return grid(request.chosen(TASKS), OPTIMIZERS, request.seeds or 3, request.epochs or EPOCHS)
+    return grid(tasks_at_hand(request, TASKS), OPTIMIZERS, request.seeds or 3, request.epochs or EPOCHS)
 
 
 WEIGHTS = Study(
