@@ -85,7 +85,7 @@ def _early_claims(folder: Path) -> Iterator[ClaimRow]:
             best.append(max(100 * accuracy for epoch, accuracy in by_epoch if epoch <= EARLY_EPOCHS))
         text = f"{task}: adam-cam-hd reaches {EARLY_ACCURACY:g} % by epoch {EARLY_EPOCHS}"
         runs = Runs(best, sum(result.diverged for result in own))
-        yield Claim("table4", task, text, "about").of_number(runs, EARLY_ACCURACY, digits=2)
+        yield Claim("table4", task, text, f"about {EARLY_ACCURACY:g}").of_number(runs, EARLY_ACCURACY, digits=2)
 
 
 def _reading_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
