@@ -214,11 +214,14 @@ def tuning(make_result, losses):
         trials = stage.trials(request, earlier)
         found.append(trials)
         earlier = [
-            make_result(trial.optimizer, 0, losses.get(trial.optimizer, 1.0), task=LENET, fold=trial.fold)
+            make_result(
+                trial.optimizer, 0, losses.get(trial.optimizer, 1.0), task=LENET, fold=trial.fold, epochs=trial.epochs
+            )
             for trial in trials
         ]
-        # What is best elsewhere does not count here.
-        earlier += [make_result(trial.optimizer, 0, 0.01, task="mnist/ffnn-1000-100", fold=0) for trial in trials[:1]]
+        # What is best on another task, or over other epochs, does not count here.
+        for other in ({"task": "mnist/ffnn-1000-100", "epochs": trials[0].epochs}, {"task": LENET, "epochs": 1}):
+            earlier.append(make_result(trials[0].optimizer, 0, 0.01, fold=0, **other))
     return found
 
 
@@ -290,8 +293,11 @@ def test_a_choice_at_the_edge_of_a_grid_is_told(make_result):
     request = Request(tasks=(LENET,))
     _, second, _ = tuning(make_result, losses)
     results = [make_result(trial.optimizer, 0, losses.get(trial.optimizer, 1.0), task=LENET) for trial in second]
+    results.append(make_result("adam:lr=0.001", 0, 0.2, task="mnist/ffnn-1000-100", epochs=5))
     lines = STUDIES["tuned"].stages[2].choices(request, results).splitlines()
-    edges = {line.split(" | ")[1]: line.split(" | ")[3] for line in lines[4:]}
+    rows = [line.strip("| ").split(" | ") for line in lines[4:]]
+    assert ["mnist/ffnn-1000-100", "adam, tuned", "`adam:lr=0.001`", "no", "5", "0.2000"] in rows, "searched before"
+    edges = {method: edge for task, method, _, edge, *_ in rows if task == LENET}
     assert edges["adam, tuned"] == "lr"
     assert edges["sgdn, tuned"] == "no"
     assert edges["levels: unit"] == "hyper_lr"

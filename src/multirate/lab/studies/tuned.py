@@ -121,7 +121,7 @@ def choose(method: Method, results: Sequence[TrialResult]) -> str:
 
     Args:
         method: The method.
-        results: Of the search, on that task.
+        results: Of the search, on that task over so many epochs.
     """
     return best(method.candidates(_hyper_rate(method, results)), results)
 
@@ -137,14 +137,18 @@ def _losses(results: Sequence[TrialResult]) -> dict[str, float]:
     return {result.optimizer: result.test_loss for result in results if result.test_loss is not None}
 
 
-def _on(task: str, results: Sequence[TrialResult]) -> list[TrialResult]:
-    return [result for result in results if result.task == task]
+def _of(results: Sequence[TrialResult], task: str, epochs: int) -> list[TrialResult]:
+    return [result for result in results if (result.task, result.epochs) == (task, epochs)]
+
+
+def _epochs(request: Request, task: str) -> int:
+    return request.epochs or ALL_TASKS[task].epochs
 
 
 def _held_out(request: Request, candidates: Mapping[str, Sequence[str]]) -> list[Trial]:
     """Return trials that hold out a fifth of the training set, of some candidates by task."""
     return [
-        Trial(task, optimizer, 0, request.epochs or ALL_TASKS[task].epochs, fold=SEARCH_FOLD)
+        Trial(task, optimizer, 0, _epochs(request, task), fold=SEARCH_FOLD)
         for task, optimizers in candidates.items()
         for optimizer in dict.fromkeys(optimizers)
     ]
@@ -168,7 +172,7 @@ def _rates_of_levels(request: Request, earlier: Sequence[TrialResult]) -> list[T
             name
             for method in METHODS.values()
             if method.hyper_rates
-            for name in method.candidates(_hyper_rate(method, _on(task, earlier)))
+            for name in method.candidates(_hyper_rate(method, _of(earlier, task, _epochs(request, task))))
         ]
         for task in request.chosen(TASKS)
     }
@@ -176,19 +180,20 @@ def _rates_of_levels(request: Request, earlier: Sequence[TrialResult]) -> list[T
 
 
 def _final(request: Request, earlier: Sequence[TrialResult]) -> list[Trial]:
+    lengths = {task: _epochs(request, task) for task in request.chosen(TASKS)}
     return [
-        Trial(task, choose(method, _on(task, earlier)), seed, request.epochs or ALL_TASKS[task].epochs)
+        Trial(task, choose(method, _of(earlier, task, epochs)), seed, epochs)
         for seed in range(request.seeds or 5)
-        for task in request.chosen(TASKS)
+        for task, epochs in lengths.items()
         for method in METHODS.values()
     ]
 
 
 def _choices(request: Request, earlier: Sequence[TrialResult]) -> str:
-    """What the search has come to, and where it lies at the edge of a grid."""
+    """What the search has come to, on this request's tasks and on those searched before, and where at a grid's edge."""
     rows = []
-    for task in request.chosen(TASKS):
-        own = _on(task, earlier)
+    for task, epochs in dict.fromkeys((result.task, result.epochs) for result in earlier):
+        own = _of(earlier, task, epochs)
         for method in METHODS.values():
             if method.rates:
                 chosen = choose(method, own)
@@ -199,6 +204,7 @@ def _choices(request: Request, earlier: Sequence[TrialResult]) -> str:
                         "method": method.name,
                         "chosen": f"`{chosen}`",
                         "at the edge of its grid": ", ".join(method.edges(chosen)) or "no",
+                        "epochs": str(epochs),
                         "held-out loss": "–" if loss is None else f"{loss:.4f}",
                     }
                 )
