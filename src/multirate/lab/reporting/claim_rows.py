@@ -49,7 +49,9 @@ class ClaimRow:
             return "too few seeds"
         if self.p_corrected >= LEVEL:
             return "not refuted" if self.same else "not established"
-        return "reproduced" if self.difference > 0 and not self.same else "contradicted"
+        if self.difference <= 0 or self.same:
+            return "contradicted"
+        return "established" if self.theirs == NOT_TESTED else "reproduced"
 
     def cells(self) -> tuple[str, ...]:
         """Return the row as text."""
