@@ -54,12 +54,13 @@ def test_every_optimizer_of_every_stage_takes_its_settings(name, make_result):
         earlier = [make_result(trial.optimizer, 0, 0.5, task=trial.task, best_epoch=3) for trial in trials]
 
 
-def test_svhn_is_left_out_where_the_folder_has_none(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["table3", "weights"])
+def test_svhn_is_left_out_where_the_folder_has_none(name, monkeypatch, tmp_path):
     monkeypatch.setenv("MULTIRATE_DATA", str(tmp_path))
-    assert {trial.task for trial in trials_of("table3")} == {"mnist/lenet", "cifar10/lenet"}
-    assert {trial.task for trial in trials_of("table3", tasks=("svhn/lenet",))} == {"svhn/lenet"}
+    assert {trial.task for trial in trials_of(name)} == {"mnist/lenet", "cifar10/lenet"}
+    assert {trial.task for trial in trials_of(name, tasks=("svhn/lenet",))} == {"svhn/lenet"}
     (tmp_path / "svhn").mkdir()
-    assert {trial.task for trial in trials_of("table3")} == {"mnist/lenet", "cifar10/lenet", "svhn/lenet"}
+    assert {trial.task for trial in trials_of(name)} == {"mnist/lenet", "cifar10/lenet", "svhn/lenet"}
 
 
 def test_table_2_has_the_paper_s_cells():

@@ -51,6 +51,7 @@ def tasks_at_hand(request: Request, tasks: Sequence[str]) -> list[str]:
 
     Raises:
         ValueError: As `Request.chosen` does.
+        DataError: If the folder that the environment names is not there.
     """
     folder = data_folder()
     absent = request.tasks is None and folder is not None and not (folder / SVHN.name).is_dir()
