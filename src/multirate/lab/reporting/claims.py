@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from multirate.lab.judging.comparisons import correct, p_text, welch_of_estimates
 from multirate.lab.judging.estimates import Estimate, estimate
@@ -48,9 +49,9 @@ def judge_claims(folder: Path) -> list[ClaimRow]:
         [*_accuracy_claims("table2", _results(folder, "table2"))],
         [*_reading_claims(_results(folder, "readings"))],
         [*_accuracy_claims("table3", _results(folder, "table3"))],
-        [*_accuracy_claims("table4", _results(folder, "table4")), *_early_claims(folder / "table4")],
+        [*_accuracy_claims("table4", _results(folder, "table4")), *_early_claims(folder)],
         [*_ratio_claims(_results(folder, "figure2"))],
-        [*_weight_claims(folder / "weights")],
+        [*_weight_claims(folder)],
         [*_baydin_claims(_results(folder, "baydin"))],
         [*_tuned_claims(_results(folder, "tuned"))],
     ]
@@ -75,16 +76,15 @@ def _accuracy_claims(study: str, results: Sequence[TrialResult]) -> Iterator[Cla
 
 def _early_claims(folder: Path) -> Iterator[ClaimRow]:
     """How far a ResNet is after the first epochs: the best of its accuracies until then."""
-    storage = Storage(folder)
-    results = storage.results() if folder.exists() else []
+
+    def best(curves: Mapping[str, Any]) -> float:
+        by_epoch = zip(curves["epoch"], curves["test_accuracy"], strict=True)
+        return max(100 * float(accuracy) for epoch, accuracy in by_epoch if epoch <= EARLY_EPOCHS)
+
+    results = _results(folder, "table4")
     for task in dict.fromkeys(task for task, _ in PUBLISHED["table4"]):
-        own = [result for result in results if (result.task, result.optimizer) == (task, "adam-cam-hd")]
-        best = []
-        for curves in (storage.curves(result.trial) for result in own if not result.diverged):
-            by_epoch = zip(curves["epoch"], curves["test_accuracy"], strict=True)
-            best.append(max(100 * accuracy for epoch, accuracy in by_epoch if epoch <= EARLY_EPOCHS))
         text = f"{task}: adam-cam-hd reaches {EARLY_ACCURACY:g} % by epoch {EARLY_EPOCHS}"
-        runs = Runs(best, sum(result.diverged for result in own))
+        runs = _of_curves(Storage(folder / "table4"), results, (task, "adam-cam-hd"), best)
         yield Claim("table4", task, text, f"about {EARLY_ACCURACY:g}").of_number(runs, EARLY_ACCURACY, digits=2)
 
 
@@ -125,12 +125,11 @@ def _ratio_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
 
 
 def _weight_claims(folder: Path) -> Iterator[ClaimRow]:
-    storage = Storage(folder)
-    results = storage.results() if folder.exists() else []
+    results = _results(folder, "weights")
     for (task, optimizer), published in FINAL_UNIT_WEIGHT.items():
-        own = [result for result in results if (result.task, result.optimizer) == (task, optimizer)]
-        final = [float(storage.curves(result.trial)["weights"]["unit"][-1]) for result in own if not result.diverged]
-        runs = Runs(final, sum(result.diverged for result in own))
+        runs = _of_curves(
+            Storage(folder / "weights"), results, (task, optimizer), lambda curves: float(curves["weights"]["unit"][-1])
+        )
         falls = published < _FIRST_WEIGHT
         verb = "lowers" if falls else "raises"
         text = f"{task}: {optimizer} {verb} the filter level's weight from {_FIRST_WEIGHT:.3f}"
@@ -161,6 +160,18 @@ def _tuned_claims(results: Sequence[TrialResult]) -> Iterator[ClaimRow]:
         for better, worse in pairs:
             claim = Claim("tuned", task, f"{task}: {better} is more accurate than {worse}", NOT_TESTED)
             yield claim.of_two(found[better], found[worse], digits=2)
+
+
+def _of_curves(
+    storage: Storage,
+    results: Sequence[TrialResult],
+    cell: tuple[str, str],
+    measure: Callable[[Mapping[str, Any]], float],
+) -> Runs:
+    """Return what the curves of a task's and an optimizer's trials come to."""
+    own = [result for result in results if (result.task, result.optimizer) == cell]
+    values = [measure(storage.curves(result.trial)) for result in own if not result.diverged]
+    return Runs(values, sum(result.diverged for result in own))
 
 
 def _results(folder: Path, study: str) -> list[TrialResult]:
